@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * A node in a stack of block drivers and filters. One async verb: submit. Offsets and lengths are bytes.
+ *
+ * FLUSH covers every write that was done, on any loop, before it was submitted. After one EIO from fsync
+ * every FLUSH and FUA write fails with -EIO until the volume is reopened, because the kernel forgets which
+ * pages it lost. Completions never run inside submit. blk_submit() is called on any I/O loop; open and close
+ * on the control thread. */
+#ifndef LUNETTE_BLOCK_BLK_H
+#define LUNETTE_BLOCK_BLK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+#include "base/schema.h"
+#include "base/task.h"
+#include "loop/loop.h"
+
+struct blk;
+struct blk_io;
+
+enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO, BLK_MAP };
+
+enum {                          /* blk_req.flags */
+	BLK_FUA = 1u << 0,      /* WRITE, ZERO, DISCARD: durable before done */
+	BLK_MAY_UNMAP = 1u << 1, /* BLK_ZERO: a hole will do */
+	BLK_LEND = 1u << 2,     /* BLK_READ: the driver answers with pages of its own, see below */
+	BLK_PAGES = 1u << 3,    /* BLK_WRITE: iov lies in pages (base/page.h) that nobody will write again;
+	                         * the driver may keep them by page_ref() */
+	BLK_DPO = 1u << 4,      /* READ, WRITE: not worth caching */
+};
+enum {                          /* blk.caps */
+	BLK_READ_ONLY = 1u << 0,
+	BLK_CAN_DISCARD = 1u << 1, /* DISCARD frees space; afterwards the range reads as zeros */
+	BLK_CAN_LEND = 1u << 2, /* BLK_LEND is understood by the whole stack */
+	BLK_CAN_MAP = 1u << 3,  /* MAP tells holes apart */
+	BLK_VOLATILE = 1u << 4, /* contents end with the process (ram, null): a new disk after a restart */
+	BLK_WRITE_CACHE = 1u << 5, /* a done write may be lost by a power cut until FLUSH */
+};
+enum { BLK_DEPTH_MAX = 12, BLK_CHILD_MAX = 4 };
+
+enum blk_extent_kind { BLK_DATA, BLK_HOLE, BLK_ZEROED };
+struct blk_extent { uint64_t off, len; enum blk_extent_kind kind; };
+
+/* What is asked: a value. A layer may rewrite it; the framework restores it on the way up.
+ *
+ * READ  with BLK_LEND: iov has room for niov entries, at least one per 4 KiB page that the range touches, and
+ *       is empty; the driver fills it with segments of pages, one reference each, and sets
+ *       req.niov. The caller page_put()s each iov_base. Without BLK_LEND: iov is the caller's memory.
+ * WRITE iov borrowed until done.
+ * MAP   map[0..nmap): filled from off on, adjoining, starting exactly at off; req.nmap is set to the
+ *       number used, at least 1; may stop short of off+len. */
+struct blk_req {
+	enum blk_op   op;
+	uint32_t      flags;
+	uint64_t      off, len;           /* bytes, multiples of blk->block_bytes; FLUSH: 0, 0 */
+	struct iovec *iov;
+	int           niov;
+	int           nmap;
+	struct blk_extent *map;
+};
+
+typedef void blk_done_fn(struct blk_io *io, void *ctx);
+
+struct blk_frame {
+	struct blk_req req;
+	blk_done_fn *done;
+	void        *ctx;
+	uint64_t     scratch[2]; /* the layer's own, from push to its done */
+};
+
+/* A request in flight. Embedded in its SCSI command: the I/O path allocates nothing. */
+struct blk_io {
+	struct blk_req   req;
+	int              status;   /* 0 or -errno; valid in done */
+	uint64_t         fail_off; /* bytes; where it failed (medium errors), else UINT64_MAX */
+	uint8_t          depth;    /* frames in use */
+	uint16_t         pending;  /* outstanding forks */
+	struct loop     *loop;     /* where it was submitted and where done runs */
+	struct task      task;
+	struct blk_io   *parent;
+	struct op        op;       /* the driver's system operation */
+	uint64_t         scratch[4]; /* the bottom driver's, from its submit to blk_done */
+	struct blk_frame frame[BLK_DEPTH_MAX];
+};
+
+struct blk {
+	const struct blk_ops *ops;
+	struct blk   *child[BLK_CHILD_MAX]; /* child[0] is the one a filter filters */
+	struct loop  *home;                 /* NULL: submit() is safe on any loop */
+	_Atomic uint64_t bytes;             /* capacity; grows only (see blk_poll_size) */
+	uint32_t      block_bytes;          /* smallest unit of access that is safe: 1, 512 or 4096 */
+	uint32_t      phys_bytes;           /* physical block, for alignment hints */
+	uint32_t      caps;
+	uint32_t      discard_bytes;        /* granularity, 0 = unknown */
+	uint64_t      discard_max;          /* bytes of one DISCARD, 0 = no bound */
+	uint32_t      forks_max;            /* child requests that one request may need */
+	char          name[64];             /* for logs and errors */
+	void         *priv;                 /* ops->priv_bytes, zeroed, owned by the framework */
+};
+
+/* What a backstore or filter implements. */
+struct blk_ops {
+	const char              *name;
+	size_t                   priv_bytes;
+	size_t                   conf_bytes; /* the struct that config's fields are parsed into */
+	const struct conf_field *config;     /* options of this driver, ended by a NULL name */
+	const struct conf_verb  *verbs;
+	int  (*open)(struct blk *b, const void *conf, struct err *e); /* control thread; may block */
+	void (*close)(struct blk *b);                                 /* control thread; nothing in flight */
+	void (*submit)(struct blk *b, struct blk_io *io);             /* loop; one blk_done() per submit */
+	/* Control thread, about once a second: has the capacity changed? NULL = never does. Updates b->bytes
+	 * when it grew; returns -errno when the medium is gone or was cut short. */
+	int  (*poll_size)(struct blk *b);
+};
+
+/* Builds a node. conf: ops->conf_bytes, already validated by the schema. child: NULL for drivers; taken
+ * over on success. */
+int  blk_open(struct blk **ret, const struct blk_ops *ops, const void *conf, struct blk *child, struct err *e);
+void blk_close(struct blk *b); /* closes the whole stack below; free(NULL) rules */
+const struct blk_ops *blk_find(const char *name); /* registry.c */
+extern const struct blk_ops *const blk_registry[]; /* NULL-ended */
+
+/* The caller has set io->req and io->loop. done runs on io->loop, from the loop's queue. Checks bounds. */
+void blk_submit(struct blk *b, struct blk_io *io, blk_done_fn *done, void *ctx);
+
+/* For layers. */
+void blk_pass(struct blk *b, struct blk_io *io);   /* hand to child[0] unchanged: no frame */
+void blk_push(struct blk_io *io, blk_done_fn *done, void *ctx); /* save req, hear the completion */
+uint64_t *blk_scratch(struct blk_io *io);          /* of the frame on top */
+void blk_fork(struct blk_io *io, struct blk *to, const struct blk_req *req); /* io is done when all are */
+void blk_done(struct blk_io *io, int status);      /* queues the pop; never re-enters the caller */
+
+/* Synchronous helpers for the control thread and tests: run the loop until done. */
+int blk_sync(struct loop *l, struct blk *b, struct blk_req *req);
+
+#endif

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * The iSCSI server over TCP: portals, targets with their access rules, sessions. The only code that owns
+ * sockets of the data path. Everything here is called on the control thread; answers that need the I/O loops
+ * come by callback on the control loop. */
+#ifndef LUNETTE_NET_NET_H
+#define LUNETTE_NET_NET_H
+
+#include <sys/socket.h>
+
+#include "iscsi/login.h"
+#include "scsi/lu.h"
+
+/* loop_group must be filled; loops may run already. */
+int  net_init(struct loop *control, struct err *e);
+void net_fini(void); /* after net_drain() */
+
+/* --- portals: addresses that listen, in portal groups --- */
+struct net_portal;
+/* addr "127.0.0.1:3260", "[::]:3260", "0.0.0.0" (port 3260). The error of a port in use names who holds it where
+ * that can be known. advertise: address told to clients instead, or NULL. Port 0 picks one. */
+int  net_portal_add(struct net_portal **ret, const char *addr, uint16_t tpgt, const char *advertise, struct err *e);
+void net_portal_remove(struct net_portal *p); /* stops listening; sessions stay */
+/* "127.0.0.1:3260", as bound. */
+const char *net_portal_name(const struct net_portal *p);
+
+/* --- targets --- */
+struct net_user { const char *name, *secret; };
+struct net_target_conf {
+	const char *name;               /* iSCSI name, valid */
+	const char *alias;
+	struct scsi_target *device;
+	struct iscsi_offer offer;
+	const struct net_user *users;   /* one-way CHAP, any of these; none = no authentication */
+	unsigned nusers;
+	const struct net_user *mutual;  /* or NULL */
+	bool require_mutual;
+	unsigned chap_algs;             /* mask of 1 << alg */
+	const uint16_t *tpgts;          /* portal groups it is reached through; NULL = all */
+	unsigned ntpgts;
+};
+/* Adds, or replaces the rules of the target of that name; copies what it needs. Sessions that exist stay. */
+int  net_target_set(const struct net_target_conf *c, struct err *e);
+/* New logins are refused; sessions get an asynchronous logout request and are closed; then gone(ctx). The
+ * scsi_target is the caller's again. */
+int  net_target_remove(const char *name, void (*gone)(void *ctx), void *ctx);
+/* Authentication of discovery sessions (users may be none). */
+int  net_discovery_auth(const struct net_user *users, unsigned n, const struct net_user *mutual, unsigned chap_algs,
+	struct err *e);
+
+/* --- sessions --- */
+struct net_session_info {
+	uint64_t id;                    /* for this process, never reused */
+	char initiator[LIM_ISCSI_NAME + 1], target[LIM_ISCSI_NAME + 1], user[256];
+	char peer[64], local[64];       /* "addr:port" of the first connection */
+	uint8_t isid[6];
+	uint16_t tsih, tpgt;
+	unsigned connections, loop;
+	bool discovery;
+	struct iscsi_params params;
+	uint64_t since_ns, commands, bytes_in, bytes_out; /* monotonic; in = to the initiator */
+	unsigned inflight;
+};
+/* Collects a snapshot of all sessions, then done(ctx, list, n); the list is freed after done returns. */
+void net_sessions(void (*done)(void *ctx, const struct net_session_info *s, unsigned n), void *ctx);
+/* Closes one session; -ENOENT through found. */
+void net_session_kick(uint64_t id, void (*done)(void *ctx, bool found), void *ctx);
+
+struct net_stats { uint64_t logins_ok, logins_refused, connections, sessions, digest_errors, rejects; };
+void net_stats(struct net_stats *ret);
+
+/* Stops listening, asks sessions to log out (async message), waits for commands in flight, closes what is left by
+ * deadline_ns (monotonic). done(ctx, forced): connections that had to be cut. */
+void net_drain(uint64_t deadline_ns, void (*done)(void *ctx, unsigned forced), void *ctx);
+
+#endif
