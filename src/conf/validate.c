@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Rules that need the whole tree. Each error says where and what to do. */
+#include "conf/tree.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "iscsi/chap.h"
+
+enum { CHAP_SECRET_MAX = 255 };
+
+static void *find(const struct conf_list *list, size_t bytes, const char *name)
+{
+	for (unsigned i = 0; name && i < list->n; i++) {
+		void *item = (char *)list->items + i * bytes;
+		if (strcmp(*(char **)item, name) == 0)
+			return item;
+	}
+	return NULL;
+}
+
+struct conf_volume *conf_volume(const struct conf *c, const char *name)
+{
+	return find(&c->volumes, sizeof(struct conf_volume), name);
+}
+
+struct conf_target *conf_target(const struct conf *c, const char *name)
+{
+	return find(&c->targets, sizeof(struct conf_target), name);
+}
+
+struct conf_user *conf_user(const struct conf *c, const char *name)
+{
+	return find(&c->users, sizeof(struct conf_user), name);
+}
+
+bool conf_is_loopback(const char *listen)
+{
+	static const char *const exact[] = { "[::1]", "localhost", "::1" };
+
+	for (unsigned i = 0; i < ARRAY_LEN(exact); i++) {
+		size_t n = strlen(exact[i]);
+		if (strncmp(listen, exact[i], n) == 0 && (listen[n] == 0 || listen[n] == ':'))
+			return true;
+	}
+	return strncmp(listen, "127.", 4) == 0;
+}
+
+/* --- CHAP algorithms ---------------------------------------------------------------------------------- */
+
+static const struct { const char *name; unsigned alg; } algorithms[] = {
+	{ "md5", CHAP_MD5 }, { "sha1", CHAP_SHA1 }, { "sha256", CHAP_SHA256 }, { "sha3-256", CHAP_SHA3_256 },
+};
+
+static unsigned algorithm_bit(const char *name)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(algorithms); i++)
+		if (strcmp(name, algorithms[i].name) == 0)
+			return 1u << algorithms[i].alg;
+	return 0;
+}
+
+unsigned conf_chap_mask(const struct conf_list *list)
+{
+	unsigned mask = 0;
+
+	for (unsigned i = 0; i < list->n; i++)
+		mask |= algorithm_bit(((char **)list->items)[i]);
+	for (unsigned i = 0; list->n == 0 && i < ARRAY_LEN(algorithms); i++)
+		mask |= 1u << algorithms[i].alg;
+	return mask;
+}
+
+void conf_offer(const struct conf_target *t, struct iscsi_offer *o)
+{
+	iscsi_offer_defaults(o);
+	o->header_digest = t->header_digest != CONF_DIGEST_OFF;
+	o->data_digest = t->data_digest != CONF_DIGEST_OFF;
+	o->require_header_digest = t->header_digest == CONF_DIGEST_REQUIRE;
+	o->require_data_digest = t->data_digest == CONF_DIGEST_REQUIRE;
+	o->initial_r2t = t->initial_r2t;
+	o->immediate_data = t->immediate_data;
+	if (t->max_recv_segment)
+		o->max_recv_segment = (uint32_t)t->max_recv_segment;
+	if (t->max_burst)
+		o->max_burst = (uint32_t)t->max_burst;
+	if (t->first_burst)
+		o->first_burst = (uint32_t)t->first_burst;
+	if (t->max_r2t)
+		o->max_r2t = (uint32_t)t->max_r2t;
+	if (o->first_burst > o->max_burst) /* RFC 7143 13.14 */
+		o->first_burst = o->max_burst;
+}
+
+/* --- rules -------------------------------------------------------------------------------------------- */
+
+static int check_number(const char *text, uint64_t min, uint64_t max, const char *what, struct err *e)
+{
+	uint64_t v;
+
+	if (parse_uint(text, &v) < 0 || v < min || v > max || (text[0] == '0' && text[1]))
+		return err_set(e, -EINVAL, "'%.32s' is no %s: write a number from %llu to %llu", text, what,
+			(unsigned long long)min, (unsigned long long)max);
+	return 0;
+}
+
+static int check_users(const struct conf *c, const struct conf_list *users, const char *mutual, struct err *e)
+{
+	char at[32];
+
+	for (unsigned i = 0; i < users->n; i++) {
+		const char *name = ((char **)users->items)[i];
+		if (conf_user(c, name))
+			continue;
+		snprintf(at, sizeof(at), "users/%u", i);
+		return err_at(e, -EINVAL, at, "there is no user '%.64s'; add it under users", name);
+	}
+	if (!mutual)
+		return 0;
+	if (!conf_user(c, mutual))
+		return err_at(e, -EINVAL, "mutual", "there is no user '%.64s'; add it under users", mutual);
+	if (!users->n)
+		return err_at(e, -EINVAL, "mutual",
+			"mutual CHAP needs one-way CHAP too; name the users that may log in");
+	for (unsigned i = 0; i < users->n; i++) { /* RFC 7143 9.2.1: not the same secret both ways */
+		const char *name = ((char **)users->items)[i];
+		if (strcmp(conf_user(c, name)->secret, conf_user(c, mutual)->secret) == 0)
+			return err_at(e, -EINVAL, "mutual",
+				"the secret of '%.64s' is also that of '%.64s'; each direction needs its own",
+				mutual, name);
+	}
+	return 0;
+}
+
+static int check_lun(const struct conf *c, struct conf_lun *l, struct err *e)
+{
+	int r = check_number(l->name, 0, LIM_LUNS - 1, "logical unit number", e);
+
+	if (r == 0 && !conf_volume(c, l->volume))
+		r = err_set(e, -EINVAL, "there is no volume '%.64s'; add it under volumes", l->volume);
+	if (r < 0)
+		err_prefix(e, l->name);
+	return r;
+}
+
+static int check_luns(const struct conf *c, struct conf_target *t, struct err *e)
+{
+	struct conf_lun *luns = t->luns.items;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < t->luns.n; i++) {
+		r = check_lun(c, &luns[i], e);
+		for (unsigned k = 0; r == 0 && k < i; k++)
+			if (strcmp(luns[k].volume, luns[i].volume) == 0)
+				r = err_at(e, -EINVAL, luns[i].name, "volume '%.64s' is LUN %s of this target already",
+					luns[i].volume, luns[k].name);
+	}
+	if (r < 0)
+		err_prefix(e, "luns");
+	return r;
+}
+
+static int check_lists(const struct conf_target *t, struct err *e)
+{
+	char at[32];
+
+	for (unsigned i = 0; i < t->groups.n; i++) {
+		int r = check_number(((char **)t->groups.items)[i], 1, 65535, "portal group tag", e);
+		if (r < 0) {
+			snprintf(at, sizeof(at), "groups/%u", i);
+			err_prefix(e, at);
+			return r;
+		}
+	}
+	for (unsigned i = 0; i < t->chap.n; i++) {
+		const char *name = ((char **)t->chap.items)[i];
+		if (algorithm_bit(name))
+			continue;
+		snprintf(at, sizeof(at), "chap/%u", i);
+		return err_at(e, -EINVAL, at, "'%.32s' is none of md5, sha1, sha256, sha3-256", name);
+	}
+	return 0;
+}
+
+static const char *far_portal(const struct conf *c, const struct conf_target *t)
+{
+	const struct conf_portal *p = c->portals.items;
+
+	for (unsigned i = 0; i < c->portals.n; i++) {
+		bool reached = t->groups.n == 0;
+		for (unsigned k = 0; k < t->groups.n; k++)
+			reached |= strtoul(((char **)t->groups.items)[k], NULL, 10) == p[i].group;
+		if (reached && !conf_is_loopback(p[i].listen))
+			return p[i].listen;
+	}
+	return NULL;
+}
+
+static int check_open(const struct conf *c, const struct conf_target *t, struct err *e)
+{
+	const char *listen = t->users.n || t->open ? NULL : far_portal(c, t);
+
+	if (!listen)
+		return 0;
+	return err_at(e, -EACCES, "users",
+		"other machines reach %.64s without a password; name users, or say open: on", listen);
+}
+
+static int check_target(const struct conf *c, struct conf_target *t, struct err *e)
+{
+	const char *why = "";
+
+	if (strlen(t->name) > LIM_ISCSI_NAME)
+		return err_set(e, -EINVAL, "the name is longer than %d bytes", LIM_ISCSI_NAME);
+	if (iscsi_name_check(t->name, &why) < 0)
+		return err_set(e, -EINVAL,
+			"is no iSCSI name: %s; write for example iqn.2026-11.com.example:disk", why);
+	int r = check_users(c, &t->users, t->mutual, e);
+	if (r == 0 && t->require_mutual && !t->mutual)
+		r = err_at(e, -EINVAL, "require-mutual", "needs mutual: the user whose secret the target uses");
+	if (r == 0)
+		r = check_luns(c, t, e);
+	if (r == 0)
+		r = check_lists(t, e);
+	return r < 0 ? r : check_open(c, t, e);
+}
+
+static int check_targets(const struct conf *c, struct err *e)
+{
+	struct conf_target *t = c->targets.items;
+	char path[ERR_PATH_MAX];
+
+	if (c->targets.n > LIM_TARGETS)
+		return err_at(e, -EINVAL, "targets", "more than %d targets", LIM_TARGETS);
+	for (unsigned i = 0; i < c->targets.n; i++) {
+		snprintf(path, sizeof(path), "targets/%.140s", t[i].name);
+		int r = check_target(c, &t[i], e);
+		for (unsigned k = 0; r == 0 && k < i; k++)
+			if (strcmp(t[k].name, t[i].name) == 0) /* equal once case is folded */
+				r = err_set(e, -EINVAL, "is there twice");
+		if (r < 0) {
+			err_prefix(e, path);
+			return r;
+		}
+	}
+	return 0;
+}
+
+static int check_portals(const struct conf *c, struct err *e)
+{
+	struct conf_portal *p = c->portals.items;
+	char at[32];
+
+	if (c->portals.n > LIM_PORTALS)
+		return err_at(e, -EINVAL, "portals", "more than %d portals", LIM_PORTALS);
+	for (unsigned i = 0; i < c->portals.n; i++)
+		for (unsigned k = 0; k < i; k++) {
+			if (strcmp(p[i].listen, p[k].listen) != 0)
+				continue;
+			snprintf(at, sizeof(at), "portals/%u/listen", i);
+			return err_at(e, -EINVAL, at, "%.64s is there twice", p[i].listen);
+		}
+	return 0;
+}
+
+static const char *identity_of(const struct conf_volume *v)
+{
+	return v->identity ? v->identity : v->name;
+}
+
+static int check_volumes(const struct conf *c, struct err *e)
+{
+	struct conf_volume *v = c->volumes.items;
+	char at[ERR_PATH_MAX];
+
+	for (unsigned i = 0; i < c->volumes.n; i++) {
+		snprintf(at, sizeof(at), "volumes/%.140s", v[i].name);
+		if (!v[i].name[0] || strlen(v[i].name) > 128)
+			return err_at(e, -EINVAL, at, "a volume's name has 1 to 128 bytes");
+		for (unsigned k = 0; k < i; k++)
+			if (strcmp(identity_of(&v[i]), identity_of(&v[k])) == 0)
+				return err_at(e, -EINVAL, at, "has the same identity as volume '%.64s'", v[k].name);
+	}
+	return 0;
+}
+
+static int check_secrets(const struct conf *c, struct err *e)
+{
+	struct conf_user *u = c->users.items;
+	char at[ERR_PATH_MAX];
+
+	for (unsigned i = 0; i < c->users.n; i++) {
+		snprintf(at, sizeof(at), "users/%.140s/secret", u[i].name);
+		if (!u[i].secret[0])
+			return err_at(e, -EINVAL, at, "is empty");
+		if (strlen(u[i].secret) > CHAP_SECRET_MAX)
+			return err_at(e, -EINVAL, at, "is longer than %d bytes", CHAP_SECRET_MAX);
+		if (!u[i].name[0] || strlen(u[i].name) > 255)
+			return err_at(e, -EINVAL, at, "a user's name has 1 to 255 bytes");
+	}
+	return 0;
+}
+
+int conf_validate(struct conf *c, struct err *e)
+{
+	int r = check_portals(c, e);
+
+	if (r == 0)
+		r = check_secrets(c, e);
+	if (r == 0)
+		r = check_volumes(c, e);
+	if (r == 0) {
+		r = check_users(c, &c->discovery.users, c->discovery.mutual, e);
+		if (r < 0)
+			err_prefix(e, "discovery");
+	}
+	return r < 0 ? r : check_targets(c, e);
+}
