@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * CHAP, RFC 7143 9.2.1 and 13.? (key formats): response computation and checking, for both ends. */
+ * CHAP, RFC 7143 9.2.1 and 12.1.3: response computation and checking, for both ends. */
 #ifndef LUNETTE_ISCSI_CHAP_H
 #define LUNETTE_ISCSI_CHAP_H
 

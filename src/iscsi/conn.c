@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Life of a connection (RFC 7143 8.1, target side: S3 XPT_UP until login, S4 IN_LOGIN, S5 LOGGED_IN, then gone), its
+ * login, events and timeouts. */
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "iscsi/impl.h"
+
+struct iscsi_conn *iscsi_conn_new(struct iscsi_pool *pool, const struct iscsi_host *host, void *user)
+{
+	struct iscsi_conn *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->login = iscsi_login_new(host->random);
+	if (!c->login) {
+		free(c);
+		return NULL;
+	}
+	c->pool = pool;
+	c->host = *host;
+	c->user = user;
+	iscsi_params_defaults(&c->params);
+	c->params.max_recv_segment = LIM_LOGIN_TEXT; /* in login; a bound of ours, more lenient than 8192 */
+	c->ra = c->small;
+	c->ra_size = RA_SMALL;
+	c->text_itt = ISCSI_NO_TAG;
+	list_init(&c->ctlq);
+	list_init(&c->dataq);
+	list_init(&c->tasks);
+	list_init(&c->tmfs);
+	pool->conns_live++;
+	return c;
+}
+
+/* A task that SCSI still works on ends by itself, without a word. */
+static void detach_tasks(struct iscsi_conn *c)
+{
+	struct iscsi_task *t, *tmp;
+
+	list_for_each_safe(t, tmp, &c->tasks, node) {
+		bool busy = t->state != TASK_HELD && !t->finished && !t->dead;
+		if (!busy) {
+			task_put(t);
+			continue;
+		}
+		if (t->hashed)
+			session_unhash(c->session, t);
+		if (t->counted)
+			c->session->inflight--;
+		t->counted = false;
+		list_del(&t->node);
+		t->conn = NULL;
+	}
+}
+
+void iscsi_conn_free(struct iscsi_conn *c)
+{
+	if (!c)
+		return;
+	c->rx_task = NULL;
+	tx_fini(c);
+	if (c->session) {
+		session_drop_held(c->session, c);
+		detach_tasks(c);
+		c->session->nconns--;
+	}
+	request_detach_tmfs(c);
+	rx_fini(c);
+	iscsi_text_free(&c->text);
+	iscsi_text_free(&c->text_out);
+	iscsi_login_free(c->login);
+	c->pool->conns_live--;
+	free(c);
+}
+
+void conn_event(struct iscsi_conn *c, enum iscsi_event_kind kind)
+{
+	for (unsigned i = 0; i < c->ev_n; i++)
+		if (c->ev[i] == kind)
+			return;
+	CHECK(c->ev_n < ARRAY_LEN(c->ev));
+	c->ev[c->ev_n++] = kind;
+}
+
+void conn_close(struct iscsi_conn *c, const char *why)
+{
+	if (c->state == CONN_CLOSED)
+		return;
+	c->state = CONN_CLOSED;
+	c->why = why;
+	conn_event(c, ISCSI_EV_CLOSE);
+}
+
+void conn_violation(struct iscsi_conn *c, const char *why)
+{
+	struct iscsi_ctl *k = tx_reject(c, REJECT_PROTOCOL, c->bhs);
+
+	if (!k)
+		return;
+	k->after = AFTER_CLOSE;
+	c->why = why;
+	c->deaf = true;
+}
+
+bool iscsi_next(struct iscsi_conn *c, struct iscsi_event *ret)
+{
+	if (!c->ev_n)
+		return false;
+	ret->kind = c->ev[0];
+	ret->text = ret->kind == ISCSI_EV_SEND_TARGETS ? c->send_targets : c->why;
+	memmove(c->ev, c->ev + 1, --c->ev_n * sizeof(c->ev[0]));
+	return true;
+}
+
+/* --- login --- */
+
+static void login_send(struct iscsi_conn *c, enum ctl_after after)
+{
+	uint8_t bhs[ISCSI_BHS];
+	const void *data;
+	uint32_t len;
+
+	if (!iscsi_login_tx(c->login, bhs, &data, &len)) {
+		if (after == AFTER_CLOSE)
+			conn_close(c, iscsi_login_why(c->login));
+		return;
+	}
+	struct iscsi_ctl *k = tx_ctl(c, ISCSI_LOGIN_RSP, CTL_OWN);
+	if (!k)
+		return;
+	memcpy(k->bhs, bhs, ISCSI_BHS);
+	k->after = after;
+	if (len) {
+		k->data = malloc(len);
+		if (!k->data) {
+			conn_close(c, "out of memory");
+			return;
+		}
+		memcpy(k->data, data, len);
+		k->len = len;
+	}
+	if (after == AFTER_CLOSE) {
+		c->why = iscsi_login_why(c->login);
+		c->deaf = true;
+	}
+}
+
+/* The final response is made: from the moment it enters a batch, full feature phase. */
+static void login_finish(struct iscsi_conn *c)
+{
+	c->params = *iscsi_login_params(c->login);
+	c->stat_sn = iscsi_login_stat_sn(c->login);
+	c->cid = iscsi_login_cid(c->login);
+	login_send(c, AFTER_FULL_FEATURE);
+}
+
+static void login_next(struct iscsi_conn *c, enum iscsi_login_next next)
+{
+	switch (next) {
+	case ISCSI_LOGIN_MORE:
+		login_send(c, AFTER_NONE);
+		break;
+	case ISCSI_LOGIN_ASK:
+		conn_event(c, ISCSI_EV_POLICY);
+		break;
+	case ISCSI_LOGIN_ADMIT:
+		conn_event(c, ISCSI_EV_ADMIT);
+		break;
+	case ISCSI_LOGIN_DONE:
+		login_finish(c);
+		break;
+	case ISCSI_LOGIN_FAIL:
+		login_send(c, AFTER_CLOSE);
+		break;
+	}
+}
+
+
+void conn_login_rx(struct iscsi_conn *c, const uint8_t *data, uint32_t len)
+{
+	if (c->login_wait || !list_empty(&c->ctlq)) {
+		conn_close(c, "login request before the answer to the last");
+		return;
+	}
+	enum iscsi_login_next next = iscsi_login_rx(c->login, c->bhs, data, len);
+	c->login_wait = next == ISCSI_LOGIN_ASK || next == ISCSI_LOGIN_ADMIT;
+	login_next(c, next);
+}
+
+void iscsi_conn_policy(struct iscsi_conn *c, const struct iscsi_login_policy *p)
+{
+	if (c->state != CONN_LOGIN)
+		return;
+	enum iscsi_login_next next = iscsi_login_policy(c->login, p);
+	c->login_wait = next == ISCSI_LOGIN_ASK || next == ISCSI_LOGIN_ADMIT;
+	login_next(c, next);
+}
+
+void iscsi_conn_admit(struct iscsi_conn *c, uint16_t status, struct iscsi_session *s)
+{
+	if (c->state != CONN_LOGIN)
+		return;
+	if (s) {
+		c->session = s;
+		s->nconns++;
+	}
+	c->login_wait = false;
+	login_next(c, iscsi_login_admit(c->login, status, s ? s->tsih : 0,
+		s ? session_max_cmd_sn(s) : 0));
+}
+
+const struct iscsi_login *iscsi_conn_login(const struct iscsi_conn *c)
+{
+	return c->login;
+}
+
+const struct iscsi_params *iscsi_conn_params(const struct iscsi_conn *c)
+{
+	return &c->params;
+}
+
+struct iscsi_session *iscsi_conn_session(const struct iscsi_conn *c)
+{
+	return c->session;
+}
+
+void iscsi_conn_deafen(struct iscsi_conn *c)
+{
+	c->deaf = true;
+}
+
+/* A command that waits for data that will not be read any more does not count. */
+bool iscsi_conn_idle(const struct iscsi_conn *c)
+{
+	struct iscsi_task *t;
+
+	list_for_each(t, &c->tasks, node)
+		if (t->state == TASK_EXEC || t->state == TASK_RESPOND)
+			return false;
+	return list_empty(&c->ctlq) && list_empty(&c->dataq) && (!c->txb || !c->txb->left);
+}
+
+bool iscsi_tx_pending(const struct iscsi_conn *c)
+{
+	return c->txb || !list_empty(&c->ctlq) || !list_empty(&c->dataq);
+}
+
+/* --- asynchronous messages and time --- */
+
+void iscsi_conn_ask_logout(struct iscsi_conn *c, uint16_t seconds)
+{
+	if (c->state != CONN_FFP)
+		return;
+	struct iscsi_ctl *k = tx_ctl(c, ISCSI_ASYNC, CTL_STAT_SN);
+	if (!k)
+		return;
+	put_be32(k->bhs + BHS_ITT, ISCSI_NO_TAG);
+	k->bhs[ASYNC_EVENT] = 1;
+	put_be16(k->bhs + ASYNC_P3, seconds);
+}
+
+static void ping(struct iscsi_conn *c)
+{
+	struct iscsi_ctl *k = tx_ctl(c, ISCSI_NOP_IN, CTL_NEXT_STAT_SN);
+
+	if (!k)
+		return;
+	put_be32(k->bhs + BHS_ITT, ISCSI_NO_TAG);
+	if (++c->ping_ttt == ISCSI_NO_TAG)
+		c->ping_ttt = 1;
+	put_be32(k->bhs + BHS_TTT, c->ping_ttt);
+	c->ping_ns = c->now_ns;
+}
+
+uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
+{
+	c->now_ns = now_ns;
+	if (!c->born_ns)
+		c->born_ns = c->heard_ns = now_ns;
+	if (stalled) { /* what came meanwhile was not read yet: everybody gets a new chance */
+		c->heard_ns = now_ns;
+		if (c->ping_ns)
+			c->ping_ns = now_ns;
+	}
+	if (c->state == CONN_CLOSED)
+		return UINT64_MAX;
+	if (c->state == CONN_LOGIN) {
+		uint64_t end = c->born_ns + LOGIN_S * NS_PER_S;
+		if (now_ns >= end && !stalled)
+			conn_close(c, "login took too long");
+		return now_ns >= end ? now_ns + NS_PER_S : end;
+	}
+	if (c->ping_ns) {
+		uint64_t end = c->ping_ns + NOP_WAIT_S * NS_PER_S;
+		if (now_ns >= end)
+			conn_close(c, "peer gave no sign of life");
+		return end;
+	}
+	uint64_t due = c->heard_ns + NOP_IDLE_S * NS_PER_S;
+	if (now_ns < due)
+		return due;
+	ping(c);
+	return now_ns + NOP_WAIT_S * NS_PER_S;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * The target's side of one iSCSI connection (RFC 7143) as an engine without I/O: bytes in, bytes and
+ * events out, time passed in. net/stream.c drives it over a socket, tests over a pipe. All calls on the loop of
+ * its session; SCSI commands go straight to scsi/ (whose done() never runs inside a call), everything that
+ * the server must decide is an event that the host pulls.
+ *
+ * Memory: a quiet connection costs this struct; read-ahead, transmit batch and tasks come from the loop's pool
+ * while they are in use. */
+#ifndef LUNETTE_ISCSI_CONN_H
+#define LUNETTE_ISCSI_CONN_H
+
+#include <sys/uio.h>
+
+#include "iscsi/login.h"
+#include "scsi/scsi.h"
+
+struct iscsi_conn;
+struct iscsi_session;
+struct iscsi_pool;
+
+enum iscsi_event_kind {
+	ISCSI_EV_NONE,
+	ISCSI_EV_POLICY,       /* login named its parties: answer with iscsi_conn_policy() */
+	ISCSI_EV_ADMIT,        /* authenticated: answer with iscsi_conn_admit() */
+	ISCSI_EV_FULL_FEATURE, /* the final login response left */
+	ISCSI_EV_SEND_TARGETS, /* answer with iscsi_conn_targets(); text = what was asked (All, name, "") */
+	ISCSI_EV_COLD_RESET,   /* TARGET COLD RESET is done: close every connection of the target */
+	ISCSI_EV_LOGOUT,       /* the logout response left: close the socket in good order */
+	ISCSI_EV_CLOSE,        /* close the socket now; why says the reason */
+};
+struct iscsi_event {
+	enum iscsi_event_kind kind;
+	const char *text; /* SEND_TARGETS: the value; CLOSE: the reason for the log */
+};
+
+/* What the host gives. wake: something to send or an event appeared outside iscsi_rx() (a command ended);
+ * the host then calls iscsi_tx() and iscsi_next() later in the turn. Must not call back in. */
+struct iscsi_host {
+	void (*wake)(void *user);
+	void (*random)(void *p, size_t n);
+};
+
+/* One per loop: slabs of tasks, read-ahead buffers and transmit batches. */
+struct iscsi_pool *iscsi_pool_new(struct loop *l);
+void iscsi_pool_free(struct iscsi_pool *p); /* no connection and no task left */
+
+struct iscsi_conn *iscsi_conn_new(struct iscsi_pool *pool, const struct iscsi_host *host, void *user);
+/* The socket is gone. Tasks that still run are detached and end by themselves. */
+void iscsi_conn_free(struct iscsi_conn *c);
+
+/* Where the next bytes shall land: up to max segments, data of a write in its pages first, then read-ahead.
+ * Returns the number of segments; 0 = do not read now. The memory stays put until iscsi_rx(). */
+int  iscsi_rx_want(struct iscsi_conn *c, struct iovec *iov, int max);
+void iscsi_rx(struct iscsi_conn *c, size_t bytes); /* that many arrived, in iov order */
+/* What is to be sent: a batch that stays put until iscsi_tx_done() has counted all of it. 0 = nothing. */
+int  iscsi_tx(struct iscsi_conn *c, struct iovec **ret_iov);
+void iscsi_tx_done(struct iscsi_conn *c, size_t bytes);
+bool iscsi_tx_pending(const struct iscsi_conn *c); /* iscsi_tx() has something to say or to give back */
+/* Events, oldest first; false: none. */
+bool iscsi_next(struct iscsi_conn *c, struct iscsi_event *ret);
+/* Timeouts: login (LIM_LOGIN_NS_PER_S), dead peer (NOP-In unanswered). Returns the next deadline. stalled: time jumped
+ * (suspend, stopped process); nothing is declared dead in this call. */
+uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled);
+
+/* Answers to events. */
+void iscsi_conn_policy(struct iscsi_conn *c, const struct iscsi_login_policy *p);
+/* status 0: the connection joins s, which the host made. Else refused. */
+void iscsi_conn_admit(struct iscsi_conn *c, uint16_t status, struct iscsi_session *s);
+void iscsi_conn_targets(struct iscsi_conn *c, struct iscsi_text *answer); /* takes the text over */
+
+const struct iscsi_login *iscsi_conn_login(const struct iscsi_conn *c); /* while login lasts, else NULL */
+const struct iscsi_params *iscsi_conn_params(const struct iscsi_conn *c);
+struct iscsi_session *iscsi_conn_session(const struct iscsi_conn *c);   /* NULL before admission */
+/* Asynchronous message 1: please log out within seconds; the host closes what stays. */
+void iscsi_conn_ask_logout(struct iscsi_conn *c, uint16_t seconds);
+void iscsi_conn_deafen(struct iscsi_conn *c); /* reads no more: what runs ends and is answered */
+bool iscsi_conn_idle(const struct iscsi_conn *c); /* no task, nothing to send */
+
+/* --- sessions: CmdSN order and tasks over the connections of one session --- */
+struct iscsi_session_stats { uint64_t commands, bytes_in, bytes_out; unsigned inflight, connections; };
+/* nexus NULL: discovery. window: commands that may be in flight. exp_cmd_sn: of the first command. */
+struct iscsi_session *iscsi_session_new(struct scsi_nexus *nexus, const struct iscsi_params *p, uint16_t tsih,
+	uint32_t exp_cmd_sn, uint32_t window);
+/* No connection left and the nexus closed. */
+void iscsi_session_free(struct iscsi_session *s);
+struct scsi_nexus *iscsi_session_nexus(const struct iscsi_session *s);
+uint16_t iscsi_session_tsih(const struct iscsi_session *s);
+void iscsi_session_stats(const struct iscsi_session *s, struct iscsi_session_stats *ret);
+
+#endif

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Private to the target's engine: connection, session and task, and what its files call of each other.
+ *
+ *   conn.c    life of a connection, login, events, timeouts
+ *   rx.c      bytes -> PDUs: framing, digests, where data lands
+ *   request.c one handler per request opcode; CmdSN order
+ *   data.c    SCSI Command and Data-Out: immediate, unsolicited, solicited data, R2T
+ *   tx.c      responses -> bytes: batches, Data-In, status, digests
+ *   session.c CmdSN window, tasks by ITT, held requests
+ *   pool.c    memory
+ */
+#ifndef LUNETTE_ISCSI_IMPL_H
+#define LUNETTE_ISCSI_IMPL_H
+
+#include "base/page.h"
+#include "iscsi/conn.h"
+
+enum {
+	RA_SMALL = 1152,          /* fits one header with the longest AHS (LIM_AHS) and both digests */
+	RA_BIG = 256 << 10,       /* bytes: 62 write commands of 4 KiB in one receive */
+	RA_AFTER_BULK = 4096,     /* read-ahead beyond a bulk PDU: its successor's data shall go to its pages */
+	BULK_BYTES = 16 << 10,    /* a data segment from this size on is bulk */
+	RA_QUIET = 64,            /* receives that fitted RA_SMALL before the big buffer goes back */
+	TX_BATCH_BYTES = 512 << 10,
+	TX_IOV = 512,
+	TX_HDR = 16 << 10,        /* header bytes of one batch */
+	TX_PDU_BYTES = 256 << 10, /* longest data segment that we send */
+	TX_CTL_MAX = 256,         /* control PDUs waiting: beyond, reading stops (a peer that asks but does not read) */
+	TMF_MAX = 32,             /* task management functions of a session in progress */
+	ITT_BUCKETS = 64,
+	HELD_MAX = LIM_CMD_WINDOW,
+	NOP_IDLE_S = 15,          /* seconds without a byte before the peer is asked for a sign of life ... */
+	NOP_WAIT_S = 15,          /* ... and how long it has to give one */
+	LOGIN_S = 15,
+};
+
+#define NS_PER_S 1000000000ull
+
+struct iscsi_pool {
+	struct loop *loop;
+	struct list  tasks, ctls;
+	void        *ra, *txb;    /* free lists, linked through the first word */
+	void        *slabs;       /* all that was made, likewise */
+	unsigned     tasks_live, conns_live;
+};
+
+struct iscsi_r2t { uint32_t ttt, off, len, data_sn; };
+
+/* What waits to be sent, in order: a task's answer or a control PDU. */
+struct txitem {
+	struct list node;
+	bool        ctl;
+};
+
+enum task_state { TASK_HELD, TASK_DATA, TASK_EXEC, TASK_RESPOND };
+
+struct iscsi_task {
+	struct scsi_cmd       cmd;
+	struct iscsi_pool    *pool;
+	struct iscsi_conn    *conn;      /* NULL: connection is gone, ends without a word */
+	struct list           node;      /* in conn->tasks */
+	struct txitem         tx;        /* in conn->dataq, then in its batch */
+	struct iscsi_task    *hash_next;
+	enum task_state       state;
+	bool                  hashed, immediate, counted;
+	bool                  finished;  /* scsi's done() ran; waits for sequences to drain */
+	bool                  poisoned;  /* bad data arrived: fail once drained */
+	bool                  dead;      /* aborted while its data is being received: goes with that PDU */
+	uint8_t               asc, ascq; /* what poisoned it */
+	uint8_t               flags;     /* CMD_READ, CMD_WRITE */
+	uint32_t              itt, cmd_sn, edtl;
+	/* data-out */
+	uint32_t              got;       /* bytes stored or discarded, in order from 0 */
+	uint32_t              have;      /* bytes that iov has room for */
+	uint32_t              unsol_end; /* unsolicited data may reach here */
+	bool                  unsol;     /* an unsolicited sequence is open */
+	uint32_t              unsol_sn;
+	uint32_t              r2t_off;   /* next byte to solicit */
+	uint32_t              r2t_sn, r2t_head, r2t_n;
+	struct iscsi_r2t      r2t[LIM_R2T];
+	int                   seg;       /* cursor in cmd.iov: rx while collecting, tx while responding */
+	uint32_t              seg_off;
+	/* data-in */
+	uint32_t              tx_off, data_sn, burst_left;
+};
+
+/* A PDU of our own that is no SCSI data or status. */
+enum ctl_sn { CTL_STAT_SN, CTL_NEXT_STAT_SN, CTL_OWN }; /* consumes; carries; sets none of the three numbers */
+enum ctl_after { AFTER_NONE, AFTER_FULL_FEATURE, AFTER_LOGOUT, AFTER_CLOSE };
+struct iscsi_ctl {
+	struct txitem  tx;                /* in conn->ctlq or dataq, then in its batch */
+	enum ctl_sn    sn;
+	enum ctl_after after;
+	uint8_t        bhs[ISCSI_BHS];
+	uint8_t       *data;              /* malloc'ed, or small */
+	uint32_t       len;
+	uint8_t        small[ISCSI_BHS];
+};
+
+struct iscsi_txb {
+	struct list  ctls, tasks;         /* whose last byte is in this batch */
+	int          niov, at;            /* at: first segment not sent whole */
+	size_t       left;                /* bytes not yet sent */
+	uint32_t     hdr_used;
+	struct iovec iov[TX_IOV];
+	uint8_t      hdr[TX_HDR];
+};
+
+enum rx_state { RX_HEADER, RX_DATA, RX_TRAILER };
+enum rx_where { RX_DISCARD, RX_TASK, RX_BUF };
+enum conn_state { CONN_LOGIN, CONN_FFP, CONN_CLOSED };
+
+struct iscsi_conn {
+	struct iscsi_pool    *pool;
+	struct iscsi_host     host;
+	void                 *user;
+	struct iscsi_session *session;
+	struct iscsi_login   *login;
+	struct iscsi_params   params;
+	enum conn_state       state;
+	bool                  header_digest, data_digest; /* in force */
+	uint16_t              cid;
+	uint32_t              stat_sn;
+
+	/* receive */
+	uint8_t              *ra;         /* small or a big one of the pool */
+	uint32_t              ra_size, ra_head, ra_tail, ra_quiet;
+	uint32_t              rx_direct;  /* bytes of the last rx_want that lie in the task */
+	enum rx_state         rx_state;
+	enum rx_where         rx_where;
+	struct iscsi_task    *rx_task;
+	uint8_t              *rx_buf;     /* data of a request that is no SCSI data: malloc'ed */
+	uint32_t              rx_len;     /* data segment length */
+	uint32_t              rx_at;      /* of it, arrived */
+	uint32_t              rx_keep;    /* of it, stored; the rest is discarded */
+	uint32_t              rx_crc;
+	bool                  rx_bulk;
+	uint8_t               bhs[ISCSI_BHS];
+
+	/* transmit */
+	struct list           ctlq, dataq;
+	unsigned              nctl;
+	struct iscsi_txb     *txb;
+
+	struct list           tasks, tmfs;
+	unsigned              ntmf;
+
+	/* full-feature text negotiation */
+	struct iscsi_text     text;
+	uint32_t              text_itt, text_ttt;
+	struct iscsi_text     text_out;
+	uint32_t              text_sent;
+	bool                  text_wait;  /* the host was asked for targets */
+	bool                  deaf;       /* nothing more is read: about to close */
+	bool                  login_wait; /* the host has not answered yet */
+
+	/* events */
+	enum iscsi_event_kind ev[8];
+	unsigned              ev_n;
+	const char           *why;
+	char                  send_targets[LIM_ISCSI_NAME + 1];
+
+	/* time */
+	uint64_t              now_ns, born_ns, heard_ns, ping_ns;
+	uint32_t              ping_ttt;
+
+	uint8_t               small[RA_SMALL];
+};
+
+struct held {
+	struct list node;
+	uint32_t    cmd_sn;
+	struct iscsi_conn *conn;
+	struct iscsi_task *task;          /* SCSI command, or NULL: */
+	uint8_t     bhs[ISCSI_BHS];
+	uint8_t    *data;
+	uint32_t    len;
+};
+
+struct iscsi_session {
+	struct scsi_nexus  *nexus;
+	struct iscsi_params params;
+	uint16_t            tsih;
+	uint32_t            exp_cmd_sn, window;
+	unsigned            inflight;     /* ordered commands between begin and response */
+	unsigned            nconns, nheld;
+	uint32_t            next_ttt;
+	struct list         held;         /* by CmdSN */
+	struct iscsi_session_stats stats;
+	struct iscsi_task  *itt[ITT_BUCKETS];
+};
+
+/* pool.c */
+struct iscsi_task *task_get(struct iscsi_conn *c);
+void task_put(struct iscsi_task *t);              /* fini, unhash, uncount, free */
+struct iscsi_ctl *ctl_get(struct iscsi_pool *p);
+void ctl_put(struct iscsi_pool *p, struct iscsi_ctl *k);
+void *ra_get(struct iscsi_pool *p);
+void ra_put(struct iscsi_pool *p, void *ra);
+struct iscsi_txb *txb_get(struct iscsi_pool *p);
+void txb_put(struct iscsi_pool *p, struct iscsi_txb *b);
+
+/* session.c */
+enum sn_verdict { SN_NOW, SN_HOLD, SN_DROP };
+enum sn_verdict session_sn(struct iscsi_session *s, bool immediate, uint32_t cmd_sn); /* NOW advances ExpCmdSN */
+uint32_t session_max_cmd_sn(const struct iscsi_session *s);
+struct iscsi_task *session_find(struct iscsi_session *s, uint32_t itt);
+void session_hash(struct iscsi_session *s, struct iscsi_task *t);
+void session_unhash(struct iscsi_session *s, struct iscsi_task *t);
+int  session_hold(struct iscsi_session *s, struct held *h);
+void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c);
+
+/* rx.c */
+void rx_fini(struct iscsi_conn *c);
+
+/* request.c: begin: the header is here, say where data goes; end: all data is here and its digest holds */
+void request_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len);
+void request_end(struct iscsi_conn *c, bool digest_ok);
+void request_run_held(struct iscsi_session *s);
+void request_detach_tmfs(struct iscsi_conn *c);
+
+/* data.c */
+void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len);
+void data_cmd_end(struct iscsi_conn *c, bool digest_ok);
+void data_out_begin(struct iscsi_conn *c);
+void data_out_end(struct iscsi_conn *c, bool digest_ok);
+void data_task_start(struct iscsi_task *t);       /* its turn in CmdSN order has come */
+void data_task_continue(struct iscsi_task *t);    /* what was held goes on */
+
+/* tx.c */
+/* Queued ahead of data, or (tx_ctl_last) behind every answer that waits. NULL: out of memory, connection closed. */
+struct iscsi_ctl *tx_ctl(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn sn);
+struct iscsi_ctl *tx_ctl_last(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn sn);
+struct iscsi_ctl *tx_reject(struct iscsi_conn *c, uint8_t reason, const uint8_t *bhs);
+void tx_respond(struct iscsi_task *t);
+void tx_fini(struct iscsi_conn *c);
+
+/* conn.c */
+void conn_event(struct iscsi_conn *c, enum iscsi_event_kind kind);
+void conn_close(struct iscsi_conn *c, const char *why);
+/* Reject, then close: what breaks the protocol at error recovery level 0. */
+void conn_violation(struct iscsi_conn *c, const char *why);
+void conn_login_rx(struct iscsi_conn *c, const uint8_t *data, uint32_t len);
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * A session: command numbering (RFC 7143 4.2.2.1), tasks by initiator task tag, requests that arrived before
+ * their turn. Its connections and it live on one loop. */
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "iscsi/impl.h"
+
+struct iscsi_session *iscsi_session_new(struct scsi_nexus *nexus, const struct iscsi_params *p, uint16_t tsih,
+	uint32_t exp_cmd_sn, uint32_t window)
+{
+	struct iscsi_session *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->nexus = nexus;
+	s->params = *p;
+	s->tsih = tsih;
+	s->exp_cmd_sn = exp_cmd_sn;
+	s->window = window;
+	list_init(&s->held);
+	return s;
+}
+
+void iscsi_session_free(struct iscsi_session *s)
+{
+	if (!s)
+		return;
+	CHECK(s->nconns == 0 && list_empty(&s->held));
+	free(s);
+}
+
+struct scsi_nexus *iscsi_session_nexus(const struct iscsi_session *s)
+{
+	return s->nexus;
+}
+
+uint16_t iscsi_session_tsih(const struct iscsi_session *s)
+{
+	return s->tsih;
+}
+
+void iscsi_session_stats(const struct iscsi_session *s, struct iscsi_session_stats *ret)
+{
+	*ret = s->stats;
+	ret->inflight = s->inflight;
+	ret->connections = s->nconns;
+}
+
+/* The window is what is left of its slots: MaxCmdSN stands still while commands run and never goes back. */
+uint32_t session_max_cmd_sn(const struct iscsi_session *s)
+{
+	return s->exp_cmd_sn + (s->window - MIN(s->inflight, s->window)) - 1;
+}
+
+enum sn_verdict session_sn(struct iscsi_session *s, bool immediate, uint32_t cmd_sn)
+{
+	if (immediate)
+		return SN_NOW;
+	if (cmd_sn == s->exp_cmd_sn && sn_le(cmd_sn, session_max_cmd_sn(s))) {
+		s->exp_cmd_sn++;
+		return SN_NOW;
+	}
+	if (sn_lt(cmd_sn, s->exp_cmd_sn) || !sn_le(cmd_sn, session_max_cmd_sn(s)))
+		return SN_DROP;
+	return SN_HOLD;
+}
+
+static struct iscsi_task **bucket(struct iscsi_session *s, uint32_t itt)
+{
+	return &s->itt[(itt ^ itt >> 6 ^ itt >> 16) % ITT_BUCKETS];
+}
+
+struct iscsi_task *session_find(struct iscsi_session *s, uint32_t itt)
+{
+	struct iscsi_task *t = *bucket(s, itt);
+
+	while (t && t->itt != itt)
+		t = t->hash_next;
+	return t;
+}
+
+void session_hash(struct iscsi_session *s, struct iscsi_task *t)
+{
+	struct iscsi_task **b = bucket(s, t->itt);
+
+	t->hash_next = *b;
+	*b = t;
+	t->hashed = true;
+}
+
+void session_unhash(struct iscsi_session *s, struct iscsi_task *t)
+{
+	struct iscsi_task **b = bucket(s, t->itt);
+
+	while (*b && *b != t)
+		b = &(*b)->hash_next;
+	if (*b)
+		*b = t->hash_next;
+	t->hashed = false;
+}
+
+/* Keeps h in CmdSN order. -EEXIST: that CmdSN waits already (a retry; the first stands). */
+int session_hold(struct iscsi_session *s, struct held *h)
+{
+	struct held *it;
+
+	if (s->nheld >= HELD_MAX)
+		return -1;
+	list_for_each(it, &s->held, node) {
+		if (it->cmd_sn == h->cmd_sn)
+			return -1;
+		if (sn_lt(h->cmd_sn, it->cmd_sn))
+			break;
+	}
+	list_add_tail(&it->node, &h->node);
+	s->nheld++;
+	return 0;
+}
+
+void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c)
+{
+	struct held *h, *tmp;
+
+	list_for_each_safe(h, tmp, &s->held, node) {
+		if (h->conn != c)
+			continue;
+		list_del(&h->node);
+		s->nheld--;
+		free(h->data);
+		free(h); /* its task is in conn->tasks and goes with the connection */
+	}
+}

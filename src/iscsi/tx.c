@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Responses to bytes. All that is due leaves as one batch: a gather list over headers (made here), pages lent by
+ * the medium, digests. The batch stays put until the host has sent the whole of it; then what it held is released.
+ * Sequence numbers are given when a PDU enters the batch, so StatSN follows the order on the wire. */
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/crc32c.h"
+#include "iscsi/impl.h"
+
+static void *hdr_take(struct iscsi_txb *b, uint32_t n)
+{
+	uint8_t *p = b->hdr + b->hdr_used;
+
+	CHECK(b->hdr_used + n <= TX_HDR);
+	b->hdr_used += n;
+	return p;
+}
+
+static void gather(struct iscsi_txb *b, const void *p, size_t n)
+{
+	struct iovec *last = b->niov ? &b->iov[b->niov - 1] : NULL;
+
+	if (last && (uint8_t *)last->iov_base + last->iov_len == p)
+		last->iov_len += n;
+	else
+		b->iov[b->niov++] = (struct iovec){ (void *)p, n };
+	b->left += n;
+}
+
+/* Adds the header, which hdr_take() gave, with its digest. */
+static void put_header(struct iscsi_conn *c, struct iscsi_txb *b, uint8_t *h)
+{
+	uint32_t n = ISCSI_BHS;
+
+	if (c->header_digest) {
+		put_le32(hdr_take(b, 4), crc32c(0, h, ISCSI_BHS));
+		n += 4;
+	}
+	gather(b, h, n);
+}
+
+/* Padding and data digest behind a data segment of n bytes. crc: of the data. */
+static void put_trailer(struct iscsi_conn *c, struct iscsi_txb *b, uint32_t n, uint32_t crc)
+{
+	static const uint8_t zero[4];
+	uint32_t pad = pad4(n) - n, len = pad + (c->data_digest ? 4 : 0);
+
+	if (!len)
+		return;
+	uint8_t *p = hdr_take(b, len);
+	memset(p, 0, pad);
+	if (c->data_digest)
+		put_le32(p + pad, crc32c(crc, zero, pad));
+	gather(b, p, len);
+}
+
+static void put_numbers(struct iscsi_conn *c, uint8_t *h, bool consume)
+{
+	put_be32(h + BHS_STAT_SN, c->stat_sn);
+	if (consume)
+		c->stat_sn++;
+	if (c->session) {
+		put_be32(h + BHS_EXP_CMD_SN, c->session->exp_cmd_sn);
+		put_be32(h + BHS_MAX_CMD_SN, session_max_cmd_sn(c->session));
+	}
+}
+
+static struct iscsi_ctl *ctl_queue(struct iscsi_conn *c, struct list *q, uint8_t opcode, enum ctl_sn sn)
+{
+	struct iscsi_ctl *k = ctl_get(c->pool);
+
+	if (!k) {
+		conn_close(c, "out of memory");
+		return NULL;
+	}
+	k->sn = sn;
+	memset(k->bhs, 0, ISCSI_BHS);
+	k->bhs[BHS_OPCODE] = opcode;
+	k->bhs[BHS_FLAGS] = FLAG_FINAL;
+	list_add_tail(q, &k->tx.node);
+	c->nctl++;
+	return k;
+}
+
+struct iscsi_ctl *tx_ctl(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn sn)
+{
+	return ctl_queue(c, &c->ctlq, opcode, sn);
+}
+
+struct iscsi_ctl *tx_ctl_last(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn sn)
+{
+	return ctl_queue(c, &c->dataq, opcode, sn);
+}
+
+/* 11.17: the header of the PDU is the data. */
+struct iscsi_ctl *tx_reject(struct iscsi_conn *c, uint8_t reason, const uint8_t *bhs)
+{
+	struct iscsi_ctl *k = tx_ctl(c, ISCSI_REJECT, CTL_STAT_SN);
+
+	if (!k)
+		return NULL;
+	k->bhs[REJECT_REASON] = reason;
+	put_be32(k->bhs + BHS_ITT, ISCSI_NO_TAG);
+	memcpy(k->small, bhs, ISCSI_BHS);
+	k->data = k->small;
+	k->len = ISCSI_BHS;
+	return k;
+}
+
+static void emit_ctl(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_ctl *k)
+{
+	uint8_t *h = hdr_take(b, ISCSI_BHS);
+
+	memcpy(h, k->bhs, ISCSI_BHS);
+	if (k->len)
+		put_be24(h + BHS_DATA_LEN, k->len);
+	if (k->sn != CTL_OWN)
+		put_numbers(c, h, k->sn == CTL_STAT_SN);
+	put_header(c, b, h);
+	if (k->len) {
+		gather(b, k->data, k->len);
+		put_trailer(c, b, k->len, c->data_digest ? crc32c(0, k->data, k->len) : 0);
+	}
+	list_del(&k->tx.node);
+	list_add_tail(&b->ctls, &k->tx.node);
+	if (k->after == AFTER_FULL_FEATURE && c->state == CONN_LOGIN) {
+		c->state = CONN_FFP; /* all that follows carries the digests that were agreed */
+		c->header_digest = c->params.header_digest;
+		c->data_digest = c->params.data_digest;
+	}
+}
+
+/* --- SCSI data and status --- */
+
+/* RFC 7143 11.4.5.1: flags and count from what the CDB wanted, what the initiator gave, what moved. */
+static uint8_t residual(const struct iscsi_task *t, uint32_t *ret)
+{
+	const struct scsi_cmd *m = &t->cmd;
+	bool in = t->flags & CMD_READ && !(t->flags & CMD_WRITE);
+	uint64_t want = in ? m->want_in : m->want_out;
+	uint32_t moved = in ? m->in_len : (uint32_t)MIN((uint64_t)t->edtl, m->want_out);
+
+	*ret = 0;
+	if (!(t->flags & (CMD_READ | CMD_WRITE)))
+		return 0;
+	if (want > t->edtl) {
+		*ret = (uint32_t)MIN(want - t->edtl, (uint64_t)UINT32_MAX);
+		return RSP_OVERFLOW;
+	}
+	if (m->status != SCSI_GOOD && m->status != SCSI_CONDITION_MET && !in)
+		moved = 0;
+	*ret = t->edtl - moved;
+	return *ret ? RSP_UNDERFLOW : 0;
+}
+
+/* The task's answer is complete in the batch. The initiator may use its tag again as soon as it reads this. */
+static void emitted(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t)
+{
+	struct iscsi_session *s = c->session;
+
+	if (t->hashed)
+		session_unhash(s, t);
+	list_del(&t->tx.node);
+	list_add_tail(&b->tasks, &t->tx.node);
+}
+
+/* A slot of the window is free again before the numbers of its response are written, so they say so. */
+static void uncount(struct iscsi_conn *c, struct iscsi_task *t)
+{
+	if (t->counted)
+		c->session->inflight--;
+	t->counted = false;
+}
+
+static void emit_response(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t)
+{
+	uint8_t *h = hdr_take(b, ISCSI_BHS);
+	uint32_t resid;
+
+	memset(h, 0, ISCSI_BHS);
+	h[BHS_OPCODE] = ISCSI_SCSI_RSP;
+	h[BHS_FLAGS] = FLAG_FINAL | residual(t, &resid);
+	h[RSP_STATUS] = t->cmd.status;
+	put_be32(h + BHS_ITT, t->itt);
+	uncount(c, t);
+	put_numbers(c, h, true);
+	put_be32(h + RSP_EXP_DATA_SN, t->flags & CMD_READ ? t->data_sn : t->r2t_sn);
+	put_be32(h + RSP_RESID, resid);
+	uint32_t n = t->cmd.sense_len ? t->cmd.sense_len + 2u : 0;
+	put_be24(h + BHS_DATA_LEN, n);
+	put_header(c, b, h);
+	if (n) {
+		uint8_t *d = hdr_take(b, n);
+		put_be16(d, t->cmd.sense_len); /* 11.4.7.1 */
+		memcpy(d + 2, t->cmd.sense, t->cmd.sense_len);
+		gather(b, d, n);
+		put_trailer(c, b, n, c->data_digest ? crc32c(0, d, n) : 0);
+	}
+	emitted(c, b, t);
+}
+
+/* n bytes from the task's cursor; returns their CRC when digests are on. */
+static uint32_t gather_data(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t, uint32_t n)
+{
+	uint32_t crc = 0;
+
+	while (n) {
+		struct iovec *v = &t->cmd.iov[t->seg];
+		uint32_t run = (uint32_t)MIN((size_t)n, v->iov_len - t->seg_off);
+		uint8_t *p = (uint8_t *)v->iov_base + t->seg_off;
+		if (c->data_digest)
+			crc = crc32c(crc, p, run);
+		gather(b, p, run);
+		n -= run;
+		t->seg_off += run;
+		if (t->seg_off == v->iov_len) {
+			t->seg++;
+			t->seg_off = 0;
+		}
+	}
+	return crc;
+}
+
+static uint32_t segments(const struct iscsi_task *t, uint32_t n)
+{
+	return n / PAGE_BYTES + 2;
+}
+
+/* One Data-In PDU, as long as all limits allow. The last carries the status when that needs no sense data
+ * (11.7.3). Returns true when the whole answer is in the batch. */
+static bool emit_data_in(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t)
+{
+	struct scsi_cmd *m = &t->cmd;
+	uint32_t left = m->in_len - t->tx_off;
+	uint32_t n = MIN(left, MIN(c->params.max_xmit_segment, (uint32_t)TX_PDU_BYTES));
+	uint8_t *h = hdr_take(b, ISCSI_BHS);
+
+	if (!t->burst_left)
+		t->burst_left = c->session->params.max_burst;
+	n = MIN(n, t->burst_left);
+	bool last = n == left, collapse = last && !m->sense_len;
+	memset(h, 0, ISCSI_BHS);
+	h[BHS_OPCODE] = ISCSI_DATA_IN;
+	put_be24(h + BHS_DATA_LEN, n);
+	put_be32(h + BHS_ITT, t->itt);
+	put_be32(h + BHS_TTT, ISCSI_NO_TAG);
+	t->burst_left -= n;
+	if (last || !t->burst_left)
+		h[BHS_FLAGS] = FLAG_FINAL;
+	if (collapse) {
+		uint32_t resid;
+		uint8_t f = residual(t, &resid); /* the same bits at the same place as in a response */
+		uncount(c, t);
+		put_numbers(c, h, true);
+		h[BHS_FLAGS] |= DATA_STATUS_VALID | f;
+		h[DATA_STATUS] = m->status;
+		put_be32(h + DATA_RESID, resid);
+	} else {
+		put_numbers(c, h, false);
+		put_be32(h + BHS_STAT_SN, 0);
+	}
+	put_be32(h + DATA_SN, t->data_sn++);
+	put_be32(h + DATA_OFFSET, t->tx_off);
+	put_header(c, b, h);
+	uint32_t crc = gather_data(c, b, t, n);
+	put_trailer(c, b, n, crc);
+	t->tx_off += n;
+	c->session->stats.bytes_in += n;
+	if (collapse)
+		emitted(c, b, t);
+	return collapse;
+}
+
+/* What one PDU may add to a batch: two headers' worth of bytes and its segments. */
+static bool room_for(const struct iscsi_txb *b, uint32_t segs)
+{
+	return b->left < TX_BATCH_BYTES && b->niov + (int)segs + 4 <= TX_IOV &&
+	       b->hdr_used + 2 * ISCSI_BHS + LIM_SENSE + 64 <= TX_HDR;
+}
+
+static void fill(struct iscsi_conn *c, struct iscsi_txb *b)
+{
+	while (!list_empty(&c->ctlq) && room_for(b, 4))
+		emit_ctl(c, b, list_first(&c->ctlq, struct iscsi_ctl, tx.node));
+	while (!list_empty(&c->dataq)) {
+		struct txitem *x = list_first(&c->dataq, struct txitem, node);
+		struct iscsi_task *t = container_of(x, struct iscsi_task, tx);
+		if (x->ctl) {
+			if (!room_for(b, 4))
+				break;
+			emit_ctl(c, b, container_of(x, struct iscsi_ctl, tx));
+			continue;
+		}
+		uint32_t left = t->cmd.in_len - t->tx_off;
+		if (!room_for(b, segments(t, MIN(left, (uint32_t)TX_PDU_BYTES))))
+			break;
+		if (left)
+			emit_data_in(c, b, t);
+		else
+			emit_response(c, b, t);
+	}
+}
+
+/* The batch is out: what it held goes back, and what waited for it happens. */
+static void retire(struct iscsi_conn *c, struct iscsi_txb *b)
+{
+	struct iscsi_task *t, *ttmp;
+	struct iscsi_ctl *k, *ktmp;
+
+	list_for_each_safe(t, ttmp, &b->tasks, tx.node)
+		task_put(t);
+	list_for_each_safe(k, ktmp, &b->ctls, tx.node) {
+		enum ctl_after after = k->after;
+		c->nctl--;
+		ctl_put(c->pool, k);
+		if (after == AFTER_FULL_FEATURE)
+			conn_event(c, ISCSI_EV_FULL_FEATURE);
+		else if (after == AFTER_LOGOUT)
+			conn_event(c, ISCSI_EV_LOGOUT);
+		else if (after == AFTER_CLOSE)
+			conn_close(c, c->why);
+	}
+	b->niov = b->at = 0;
+	b->hdr_used = 0;
+}
+
+int iscsi_tx(struct iscsi_conn *c, struct iovec **ret_iov)
+{
+	struct iscsi_txb *b = c->txb;
+
+	if (!b || !b->left) {
+		if (list_empty(&c->ctlq) && list_empty(&c->dataq)) {
+			if (b)
+				txb_put(c->pool, b);
+			c->txb = NULL;
+			return 0;
+		}
+		if (!b)
+			b = c->txb = txb_get(c->pool);
+		if (!b) {
+			conn_close(c, "out of memory");
+			return 0;
+		}
+		fill(c, b);
+	}
+	*ret_iov = b->iov + b->at;
+	return b->niov - b->at;
+}
+
+void iscsi_tx_done(struct iscsi_conn *c, size_t bytes)
+{
+	struct iscsi_txb *b = c->txb;
+
+	CHECK(b && bytes <= b->left);
+	b->left -= bytes;
+	while (bytes) {
+		struct iovec *v = &b->iov[b->at];
+		if (bytes < v->iov_len) {
+			v->iov_base = (uint8_t *)v->iov_base + bytes;
+			v->iov_len -= bytes;
+			break;
+		}
+		bytes -= v->iov_len;
+		b->at++;
+	}
+	if (!b->left)
+		retire(c, b);
+}
+
+void tx_respond(struct iscsi_task *t)
+{
+	t->state = TASK_RESPOND;
+	t->seg = 0;
+	t->seg_off = 0;
+	list_add_tail(&t->conn->dataq, &t->tx.node);
+}
+
+static void drop_queue(struct iscsi_conn *c, struct list *q)
+{
+	while (!list_empty(q)) {
+		struct txitem *x = list_first(q, struct txitem, node);
+		if (x->ctl)
+			ctl_put(c->pool, container_of(x, struct iscsi_ctl, tx));
+		else
+			list_del(&x->node); /* the task goes with conn->tasks */
+	}
+}
+
+void tx_fini(struct iscsi_conn *c)
+{
+	if (c->txb) {
+		drop_queue(c, &c->txb->ctls);
+		drop_queue(c, &c->txb->tasks);
+		txb_put(c->pool, c->txb);
+		c->txb = NULL;
+	}
+	drop_queue(c, &c->ctlq);
+	drop_queue(c, &c->dataq);
+	c->nctl = 0;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Private to net/. Two kinds of owners:
+ *   home     the first I/O loop: portals, targets, the registry of sessions (who has which ISID and TSIH)
+ *   the loop of a connection: socket, engine, session, nexus
+ * They speak by messages (struct net_msg). While a connection waits for an answer of home it is not freed.
+ *
+ *   listen.c  portals, accept, which loop serves a new connection
+ *   stream.c  socket <-> engine
+ *   home.c    targets, policy, admission, reinstatement, SendTargets
+ *   admin.c   control thread's calls: sessions, kick, drain, statistics
+ */
+#ifndef LUNETTE_NET_IMPL_H
+#define LUNETTE_NET_IMPL_H
+
+#include <netinet/in.h>
+
+#include "iscsi/conn.h"
+#include "loop/round.h"
+#include "net/net.h"
+
+enum {
+	RX_IOV = 66,              /* 64 pages, which is 256 KiB, and the read-ahead */
+	ADDR_TEXT = 64,           /* "[v6 address]:port" */
+	WINDOW = 128,             /* commands of one session in flight: what deep queues of initiators use */
+	SNDBUF_BYTES = 384 << 10, /* unsent payload stays in cache; see docs/performance.md */
+};
+
+union addr {
+	struct sockaddr         sa;
+	struct sockaddr_in      in;
+	struct sockaddr_in6     in6;
+	struct sockaddr_storage ss;
+};
+
+struct net_portal {
+	struct list   node;       /* home */
+	int           fd;
+	union addr    addr;       /* as bound */
+	uint16_t      tpgt;
+	char          name[ADDR_TEXT], advertise[ADDR_TEXT];
+	struct op     op;         /* accept, home */
+	struct timer  again;      /* after running out of descriptors */
+	bool          closing, accepting;
+	struct task   task;
+};
+
+/* Immutable; home counts the references, logins in progress hold one. */
+struct net_rules {
+	unsigned                  refs;
+	struct iscsi_login_policy policy;
+	struct iscsi_offer        offer;
+	struct iscsi_chap_user   *users, mutual;
+	char                     *text;  /* what the pointers point into */
+};
+
+struct net_target {               /* home */
+	struct list          node, sessions;
+	char                 name[LIM_ISCSI_NAME + 1];
+	struct scsi_target  *device;
+	struct net_rules    *rules;
+	uint16_t            *tpgts;
+	unsigned             ntpgts;
+	void               (*gone)(void *ctx); /* being removed */
+	void                *gone_ctx;
+};
+
+/* Made by home at admission, ended by home when its loop says that all of it is gone. */
+struct net_session {
+	/* home */
+	struct list          node;       /* in target->sessions or the discovery list */
+	struct net_target   *target;
+	uint64_t             id;
+	char                 initiator[LIM_ISCSI_NAME + 1];
+	uint8_t              isid[6];
+	uint16_t             tsih, tpgt;
+	struct list          waiters;    /* admissions that reinstate it */
+	bool                 dying;
+	struct loop         *loop;
+	/* its loop */
+	struct net_conn     *conn;
+	struct iscsi_session *iscsi;
+	struct scsi_nexus   *nexus;
+	struct task          kill, end;
+	bool                 kill_queued, ended; /* home: kill is on its way; its loop is through with it */
+};
+
+enum msg_kind { MSG_POLICY, MSG_ADMIT, MSG_TARGETS };
+struct net_msg {
+	struct task         task;
+	enum msg_kind       kind;
+	bool                pending;
+	struct list         node;        /* in a session's waiters, home */
+	/* question */
+	bool                discovery;
+	char                initiator[LIM_ISCSI_NAME + 1], target[LIM_ISCSI_NAME + 1];
+	uint8_t             isid[6];
+	uint16_t            tsih;
+	/* answer */
+	uint16_t            status;
+	struct net_rules   *rules;       /* a reference, given back when login ends */
+	struct net_session *session;
+	struct scsi_target *device;
+	struct iscsi_text   text;
+};
+
+struct net_conn {
+	struct list        node;         /* per loop */
+	struct loop       *loop;
+	int                fd;
+	bool               rx_busy, tx_busy, dead, queued, draining;
+	unsigned           quiet;
+	const char        *why;
+	struct op          rx, tx;
+	struct task        turn_end, start;
+	struct timer       timer;
+	struct iscsi_conn *engine;
+	struct net_session *session;
+	struct net_rules  *rules;
+	uint64_t           since_ns;
+	union addr         local, peer;
+	char               local_text[ADDR_TEXT], peer_text[ADDR_TEXT];
+	char               user[256];
+	uint16_t           tpgt;
+	struct net_msg     msg;
+	struct task        release;      /* rules go back to home, then the loop count drops */
+	struct iovec       iov[RX_IOV];
+};
+
+struct net_loop {                 /* one per loop */
+	struct list        conns;
+	struct iscsi_pool *pool;
+	_Atomic unsigned   nconns;
+	_Atomic uint64_t   logins_ok, logins_refused, digest_errors;
+};
+
+struct net {
+	struct loop       *control, *home;
+	struct net_loop    loops[LIM_LOOPS];
+	/* home */
+	struct list        portals, targets, discovery;
+	struct net_rules  *discovery_rules;
+	unsigned           load[LIM_LOOPS];
+	unsigned           live;       /* connections over all loops */
+	uint64_t           next_id;
+	uint16_t           next_tsih;
+	bool               stopping;
+	uint8_t            tsih_used[8192];
+};
+extern struct net net;
+
+/* listen.c */
+void addr_text(const union addr *a, char out[ADDR_TEXT]);
+int  addr_parse(const char *s, uint16_t port, union addr *ret, struct err *e);
+void portal_stop_all(void);                       /* home */
+
+/* stream.c */
+void stream_start(struct net_conn *c);            /* on c->loop */
+void stream_kill(struct net_conn *c, const char *why);
+void stream_pump(struct net_conn *c);             /* events, then what is to be sent */
+void stream_session_gone(void *session);          /* nexus closed */
+
+/* admin.c */
+void drain_check(void);                           /* home: a connection or a session ended */
+
+/* home.c; _home functions run on home, the others on the connection's loop */
+void home_ask(struct net_conn *c, enum msg_kind kind);
+void home_conn_ended(struct net_conn *c);         /* frees c */
+void home_session_end(struct task *t);
+struct net_rules *rules_new(const struct net_user *users, unsigned n, const struct net_user *mutual, bool require,
+	unsigned algs, const struct iscsi_offer *offer, const char *alias, const char *target);
+void rules_put(struct net_rules *r);
+void session_kill_home(struct net_session *s);
+/* The answer of home is here. */
+void stream_policy(struct net_conn *c);
+void stream_admit(struct net_conn *c);
+void stream_targets(struct net_conn *c);
+
+#endif

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Portals: sockets that listen, and which loop serves what they accept. */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "net/impl.h"
+
+enum { BACKLOG = 4096, ACCEPT_AGAIN_NS = 100000000, PORT_DEFAULT = 3260 };
+
+void addr_text(const union addr *a, char out[ADDR_TEXT])
+{
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	if (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr)) {
+		inet_ntop(AF_INET, a->in6.sin6_addr.s6_addr + 12, host, sizeof(host));
+		snprintf(out, ADDR_TEXT, "%s:%u", host, ntohs(a->in6.sin6_port));
+	} else if (a->sa.sa_family == AF_INET6) {
+		inet_ntop(AF_INET6, &a->in6.sin6_addr, host, sizeof(host));
+		snprintf(out, ADDR_TEXT, "[%s]:%u", host, ntohs(a->in6.sin6_port));
+	} else if (a->sa.sa_family == AF_INET) {
+		inet_ntop(AF_INET, &a->in.sin_addr, host, sizeof(host));
+		snprintf(out, ADDR_TEXT, "%s:%u", host, ntohs(a->in.sin_port));
+	} else {
+		snprintf(out, ADDR_TEXT, "?");
+	}
+}
+
+/* Splits "host", "host:port", "[v6]:port", "[v6]" or a bare v6 address. */
+static int split(const char *s, char *host, size_t room, char *port, size_t proom, struct err *e)
+{
+	const char *end, *colon;
+
+	if (*s == '[') {
+		end = strchr(s, ']');
+		if (!end || (end[1] && end[1] != ':'))
+			return err_set(e, -EINVAL, "listen address '%s': write an IPv6 address as [addr]:port", s);
+		colon = end[1] ? end + 1 : NULL;
+		s++;
+	} else {
+		colon = strchr(s, ':');
+		if (colon && strchr(colon + 1, ':'))
+			colon = NULL;
+		end = colon ? colon : s + strlen(s);
+	}
+	if ((size_t)(end - s) >= room || (colon && strlen(colon + 1) >= proom))
+		return err_set(e, -EINVAL, "listen address '%s' is too long", s);
+	memcpy(host, s, (size_t)(end - s));
+	host[end - s] = 0;
+	if (colon)
+		strcpy(port, colon + 1);
+	return 0;
+}
+
+int addr_parse(const char *s, uint16_t dflt, union addr *ret, struct err *e)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_PASSIVE | AI_NUMERICSERV };
+	struct addrinfo *ai;
+	char host[128], port[8];
+
+	snprintf(port, sizeof(port), "%u", dflt);
+	int r = split(s, host, sizeof(host), port, sizeof(port), e);
+	if (r < 0)
+		return r;
+	char *stop;
+	unsigned long n = strtoul(port, &stop, 10);
+	if (*stop || !*port || n > 65535)
+		return err_set(e, -EINVAL, "listen address '%s': port '%s' is not a number from 0 to 65535", s, port);
+	if (!strcmp(host, "localhost"))
+		strcpy(host, "127.0.0.1");
+	r = getaddrinfo(*host ? host : NULL, port, &hints, &ai);
+	if (r)
+		return err_set(e, -EINVAL, "listen address '%s' is not an IP address; give one such as 127.0.0.1:3260 or [::]:3260", s);
+	memcpy(&ret->ss, ai->ai_addr, ai->ai_addrlen);
+	freeaddrinfo(ai);
+	return 0;
+}
+
+static socklen_t addr_len(const union addr *a)
+{
+	return a->sa.sa_family == AF_INET6 ? sizeof(a->in6) : sizeof(a->in);
+}
+
+/* The inode of the socket that listens at this port, 0 when not found. */
+static unsigned long listener_inode(uint16_t port)
+{
+	static const char *const files[] = { "/proc/net/tcp", "/proc/net/tcp6" };
+	unsigned long inode = 0;
+
+	for (unsigned i = 0; i < ARRAY_LEN(files) && !inode; i++) {
+		FILE *f = fopen(files[i], "re");
+		char line[512];
+		while (f && fgets(line, sizeof(line), f)) {
+			unsigned p, state;
+			unsigned long ino;
+			if (sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*s %*s %lu", &p, &state,
+				    &ino) == 3 && p == port && state == 0x0a)
+				inode = ino;
+		}
+		if (f)
+			fclose(f);
+	}
+	return inode;
+}
+
+static bool holds(const char *pid, unsigned long inode)
+{
+	char path[600], link[64], want[64];
+	bool found = false;
+
+	snprintf(want, sizeof(want), "socket:[%lu]", inode);
+	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	DIR *d = opendir(path);
+	for (struct dirent *de; d && !found && (de = readdir(d));) {
+		snprintf(path, sizeof(path), "/proc/%s/fd/%s", pid, de->d_name);
+		ssize_t n = readlink(path, link, sizeof(link) - 1);
+		if (n > 0) {
+			link[n] = 0;
+			found = !strcmp(link, want);
+		}
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+/* " by NAME (pid N)" when that can be known, else "". */
+static void holder(uint16_t port, char *out, size_t room)
+{
+	unsigned long inode = listener_inode(port);
+	DIR *d = inode ? opendir("/proc") : NULL;
+
+	*out = 0;
+	for (struct dirent *de; d && !*out && (de = readdir(d));) {
+		if (de->d_name[0] < '1' || de->d_name[0] > '9' || !holds(de->d_name, inode))
+			continue;
+		char path[600], comm[64] = "?";
+		snprintf(path, sizeof(path), "/proc/%s/comm", de->d_name);
+		FILE *f = fopen(path, "re");
+		if (f && fgets(comm, sizeof(comm), f))
+			comm[strcspn(comm, "\n")] = 0;
+		if (f)
+			fclose(f);
+		snprintf(out, room, " by %s (pid %.20s)", comm, de->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
+static int bind_error(const char *addr, const union addr *a, int code, struct err *e)
+{
+	uint16_t port = ntohs(a->sa.sa_family == AF_INET6 ? a->in6.sin6_port : a->in.sin_port);
+	char who[128];
+
+	if (code == EADDRINUSE) {
+		holder(port, who, sizeof(who));
+		return err_set(e, -code, "port %u is in use%s; stop it, or choose another port with --listen ADDR:PORT",
+			port, who);
+	}
+	if (code == EADDRNOTAVAIL)
+		return err_set(e, -code, "no network interface has the address of '%s'; 'ip addr' lists those that exist", addr);
+	if (code == EACCES)
+		return err_set(e, -code, "no permission to listen at port %u; ports below 1024 need root", port);
+	return err_set(e, -code, "cannot listen at '%s': %s", addr, strerror(code));
+}
+
+static int open_listener(const char *addr, union addr *a, struct err *e)
+{
+	int one = 1, fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return err_set(e, -errno, "cannot make a socket for '%s': %s", addr, strerror(errno));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	socklen_t len = sizeof(a->ss);
+	if (bind(fd, &a->sa, addr_len(a)) < 0 || listen(fd, BACKLOG) < 0 || getsockname(fd, &a->sa, &len) < 0) {
+		int r = bind_error(addr, a, errno, e);
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+/* --- home --- */
+
+static void accept_next(struct net_portal *p);
+
+static void accept_again(struct timer *t)
+{
+	accept_next(container_of(t, struct net_portal, again));
+}
+
+/* The loop with the fewest connections; among equals the one after the last taken. */
+static unsigned choose_loop(void)
+{
+	static unsigned last;
+	unsigned best = UINT32_MAX;
+
+	for (unsigned i = 0; i < loop_group.n; i++) {
+		unsigned k = (last + 1 + i) % loop_group.n;
+		if (best == UINT32_MAX || net.load[k] < net.load[best])
+			best = k;
+	}
+	last = best;
+	return best;
+}
+
+static void run_start(struct task *t)
+{
+	stream_start(container_of(t, struct net_conn, start));
+}
+
+static void hand_out(struct net_portal *p, int fd)
+{
+	struct net_conn *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		close(fd);
+		return;
+	}
+	unsigned k = choose_loop();
+	net.load[k]++;
+	net.live++;
+	c->loop = loop_group.loop[k];
+	c->fd = fd;
+	c->tpgt = p->tpgt;
+	c->start.run = run_start;
+	loop_post(c->loop, &c->start);
+}
+
+static void portal_end(struct net_portal *p)
+{
+	if (p->fd >= 0)
+		close(p->fd);
+	list_del(&p->node);
+	free(p);
+}
+
+static void accepted(struct op *op)
+{
+	struct net_portal *p = container_of(op, struct net_portal, op);
+
+	p->accepting = false;
+	if (p->closing) {
+		if (op->res >= 0)
+			close(op->res);
+		portal_end(p);
+		return;
+	}
+	if (op->res >= 0) {
+		hand_out(p, op->res);
+		accept_next(p);
+	} else if (op->res == -EMFILE || op->res == -ENFILE || op->res == -ENOMEM || op->res == -ENOBUFS) {
+		log_warn("accept refused portal=%s reason=%s", p->name, strerror(-op->res));
+		loop_timer_set(net.home, &p->again, loop_now_ns(net.home) + ACCEPT_AGAIN_NS);
+	} else {
+		accept_next(p);
+	}
+}
+
+static void accept_next(struct net_portal *p)
+{
+	p->op = (struct op){ .kind = OP_ACCEPT, .fd = p->fd, .done = accepted };
+	p->accepting = true;
+	loop_submit(net.home, &p->op);
+}
+
+static void portal_start(struct task *t)
+{
+	struct net_portal *p = container_of(t, struct net_portal, task);
+
+	list_add_tail(&net.portals, &p->node);
+	accept_next(p);
+}
+
+static void portal_stop(struct net_portal *p)
+{
+	if (p->closing)
+		return;
+	p->closing = true;
+	loop_timer_clear(net.home, &p->again);
+	if (p->accepting)
+		loop_cancel(net.home, &p->op);
+	else
+		portal_end(p);
+}
+
+static void portal_stop_task(struct task *t)
+{
+	portal_stop(container_of(t, struct net_portal, task));
+}
+
+void portal_stop_all(void)
+{
+	struct net_portal *p, *tmp;
+
+	list_for_each_safe(p, tmp, &net.portals, node)
+		portal_stop(p);
+}
+
+/* --- control thread --- */
+
+int net_portal_add_fd(struct net_portal **ret, int fd, const struct sockaddr *sa, uint16_t tpgt,
+	const char *advertise, struct err *e)
+{
+	struct net_portal *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return err_set(e, -ENOMEM, "out of memory");
+	p->fd = fd;
+	memcpy(&p->addr.ss, sa, sa->sa_family == AF_INET6 ? sizeof(p->addr.in6) : sizeof(p->addr.in));
+	p->tpgt = tpgt;
+	addr_text(&p->addr, p->name);
+	snprintf(p->advertise, sizeof(p->advertise), "%s", advertise ? advertise : "");
+	p->again.fire = accept_again;
+	p->task.run = portal_start;
+	list_init(&p->node);
+	*ret = p;
+	loop_post(net.home, &p->task);
+	return 0;
+}
+
+int net_portal_add(struct net_portal **ret, const char *addr, uint16_t tpgt, const char *advertise, struct err *e)
+{
+	union addr a = { 0 }, adv;
+	int r = addr_parse(addr, PORT_DEFAULT, &a, e);
+
+	if (r < 0)
+		return r;
+	if (advertise && addr_parse(advertise, PORT_DEFAULT, &adv, e) < 0)
+		return -EINVAL;
+	char adv_text[ADDR_TEXT];
+	if (advertise)
+		addr_text(&adv, adv_text);
+	int fd = open_listener(addr, &a, e);
+	if (fd < 0)
+		return fd;
+	r = net_portal_add_fd(ret, fd, &a.sa, tpgt, advertise ? adv_text : NULL, e);
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
+void net_portal_remove(struct net_portal *p)
+{
+	p->task.run = portal_stop_task;
+	loop_post(net.home, &p->task);
+}
+
+const char *net_portal_name(const struct net_portal *p)
+{
+	return p->name;
+}

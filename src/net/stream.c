@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * One TCP connection: socket <-> engine. At most one receive and one send are in flight. What a turn produced is
+ * gathered when the turn ends and leaves as one send.
+ *
+ * End of life: kill -> both operations have ended -> engine freed -> the session's nexus closed (its commands have
+ * ended) -> home forgets the session, and the connection is freed there. A connection whose question is with
+ * home waits for the answer first. */
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <openssl/rand.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "net/impl.h"
+
+enum { SNDBUF_RTT_US = 2000 }; /* paths longer than this keep the kernel's own send buffer sizing */
+
+static void random_bytes(void *p, size_t n)
+{
+	CHECK(RAND_bytes(p, (int)n) == 1);
+}
+
+static void finish(struct net_conn *c);
+
+static struct net_loop *loop_of(const struct net_conn *c)
+{
+	return &net.loops[loop_index(c->loop)];
+}
+
+/* --- receive --- */
+
+static void received(struct op *op);
+
+static void receive(struct net_conn *c)
+{
+	if (c->rx_busy || c->dead)
+		return;
+	int n = iscsi_rx_want(c->engine, c->iov, RX_IOV);
+	if (!n)
+		return;
+	c->rx.kind = OP_RECV;
+	c->rx.fd = c->fd;
+	c->rx.iov = c->iov;
+	c->rx.niov = n;
+	c->rx.done = received;
+	c->rx_busy = true;
+	loop_submit(c->loop, &c->rx);
+}
+
+static void received(struct op *op)
+{
+	struct net_conn *c = container_of(op, struct net_conn, rx);
+
+	c->rx_busy = false;
+	if (c->dead) {
+		finish(c);
+		return;
+	}
+	if (op->res <= 0) {
+		if (op->res == -EAGAIN || op->res == -EINTR)
+			receive(c);
+		else
+			stream_kill(c, op->res ? strerror(-op->res) : "closed by the peer");
+		return;
+	}
+	iscsi_tick(c->engine, loop_now_ns(c->loop), false);
+	iscsi_rx(c->engine, (size_t)op->res);
+	stream_pump(c);
+}
+
+/* --- send --- */
+
+static void sent(struct op *op);
+
+static void send_more(struct net_conn *c)
+{
+	struct iovec *iov;
+
+	if (c->tx_busy || c->dead)
+		return;
+	int n = iscsi_tx(c->engine, &iov);
+	if (!n)
+		return;
+	c->tx.kind = OP_SEND;
+	c->tx.fd = c->fd;
+	c->tx.iov = iov;
+	c->tx.niov = n;
+	c->tx.done = sent;
+	c->tx_busy = true;
+	loop_submit(c->loop, &c->tx);
+}
+
+static void sent(struct op *op)
+{
+	struct net_conn *c = container_of(op, struct net_conn, tx);
+
+	c->tx_busy = false;
+	if (c->dead) {
+		finish(c);
+		return;
+	}
+	if (op->res < 0 && op->res != -EAGAIN && op->res != -EINTR) {
+		stream_kill(c, strerror(-op->res));
+		return;
+	}
+	if (op->res > 0)
+		iscsi_tx_done(c->engine, (size_t)op->res);
+	stream_pump(c);
+}
+
+static void turn_end(struct task *t)
+{
+	struct net_conn *c = container_of(t, struct net_conn, turn_end);
+
+	c->queued = false;
+	if (c->dead) {
+		finish(c);
+		return;
+	}
+	send_more(c);
+	stream_pump(c);
+}
+
+static void wake(void *user)
+{
+	struct net_conn *c = user;
+
+	if (!c->queued) {
+		c->queued = true;
+		loop_at_turn_end(c->loop, &c->turn_end);
+	}
+}
+
+/* --- events --- */
+
+static void full_feature(struct net_conn *c)
+{
+	const struct iscsi_params *p = iscsi_conn_params(c->engine);
+	const char *user = iscsi_login_user(iscsi_conn_login(c->engine));
+
+	loop_of(c)->logins_ok++;
+	if (user)
+		strncpy(c->user, user, sizeof(c->user) - 1);
+	log_info("login peer=%s initiator=%s target=%s user=%s tsih=%u loop=%u", c->peer_text, p->initiator,
+		p->discovery ? "(discovery)" : p->target, user ? user : "-",
+		c->session ? c->session->tsih : 0, loop_index(c->loop));
+}
+
+static void log_close(struct net_conn *c, const char *why)
+{
+	const struct iscsi_login *l = iscsi_conn_login(c->engine);
+
+	if (!iscsi_conn_session(c->engine)) {
+		const struct iscsi_params *p = iscsi_login_params(l);
+		loop_of(c)->logins_refused++;
+		log_warn("login refused peer=%s initiator=%s target=%s reason=\"%s\"", c->peer_text, p->initiator,
+			p->discovery ? "(discovery)" : p->target, why ? why : "?");
+	} else if (why && !strstr(why, "closed by the peer")) {
+		const struct iscsi_params *p = iscsi_conn_params(c->engine);
+		if (strstr(why, "digest"))
+			loop_of(c)->digest_errors++;
+		log_warn("connection closed peer=%s initiator=%s reason=\"%s\"", c->peer_text, p->initiator, why);
+	}
+}
+
+static void cold_reset(struct net_conn *c)
+{
+	(void)c;
+	stream_kill(c, "target cold reset");
+}
+
+static void handle(struct net_conn *c, const struct iscsi_event *ev)
+{
+	switch (ev->kind) {
+	case ISCSI_EV_POLICY:
+		home_ask(c, MSG_POLICY);
+		break;
+	case ISCSI_EV_ADMIT:
+		home_ask(c, MSG_ADMIT);
+		break;
+	case ISCSI_EV_SEND_TARGETS:
+		home_ask(c, MSG_TARGETS);
+		break;
+	case ISCSI_EV_FULL_FEATURE:
+		full_feature(c);
+		break;
+	case ISCSI_EV_COLD_RESET:
+		cold_reset(c);
+		break;
+	case ISCSI_EV_LOGOUT:
+		stream_kill(c, NULL);
+		break;
+	case ISCSI_EV_CLOSE:
+		stream_kill(c, ev->text);
+		break;
+	case ISCSI_EV_NONE:
+		break;
+	}
+}
+
+static void tick(struct timer *t)
+{
+	struct net_conn *c = container_of(t, struct net_conn, timer);
+	uint64_t next = iscsi_tick(c->engine, loop_now_ns(c->loop), loop_stalled(c->loop));
+
+	if (next != UINT64_MAX)
+		loop_timer_set(c->loop, &c->timer, next);
+	stream_pump(c);
+}
+
+void stream_pump(struct net_conn *c)
+{
+	struct iscsi_event ev;
+
+	while (!c->dead && iscsi_next(c->engine, &ev))
+		handle(c, &ev);
+	if (c->dead)
+		return;
+	receive(c);
+	if (!c->tx_busy && iscsi_tx_pending(c->engine))
+		wake(c);
+	if (c->draining && iscsi_conn_idle(c->engine))
+		stream_kill(c, NULL);
+}
+
+/* --- life --- */
+
+/* Payload that waits in the socket should still be in cache when it leaves: on short paths the buffer is
+ * bounded. A long path needs more than any constant, there the kernel sizes it by what is in flight. */
+static void tune_socket(struct net_conn *c)
+{
+	int one = 1, bytes = SNDBUF_BYTES / 2; /* the kernel doubles it for its own needs */
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_rtt < SNDBUF_RTT_US)
+		setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+	len = sizeof(c->local);
+	getsockname(c->fd, &c->local.sa, &len);
+	len = sizeof(c->peer);
+	getpeername(c->fd, &c->peer.sa, &len);
+	addr_text(&c->local, c->local_text);
+	addr_text(&c->peer, c->peer_text);
+}
+
+void stream_start(struct net_conn *c)
+{
+	static const struct iscsi_host host = { .wake = wake, .random = random_bytes };
+	struct net_loop *nl = loop_of(c);
+
+	list_add_tail(&nl->conns, &c->node);
+	nl->nconns++;
+	tune_socket(c);
+	c->since_ns = loop_now_ns(c->loop);
+	c->turn_end.run = turn_end;
+	c->timer.fire = tick;
+	c->engine = iscsi_conn_new(nl->pool, &host, c);
+	if (!c->engine) {
+		log_error("connection refused peer=%s reason=\"out of memory\"", c->peer_text);
+		c->dead = true;
+		finish(c);
+		return;
+	}
+	tick(&c->timer);
+}
+
+/* Not called from inside the engine. why NULL: in good order. */
+void stream_kill(struct net_conn *c, const char *why)
+{
+	if (c->dead)
+		return;
+	if (why)
+		log_close(c, why);
+	c->dead = true;
+	loop_timer_clear(c->loop, &c->timer);
+	shutdown(c->fd, SHUT_RDWR);
+	if (c->rx_busy)
+		loop_cancel(c->loop, &c->rx);
+	if (c->tx_busy)
+		loop_cancel(c->loop, &c->tx);
+	if (!c->queued) { /* finish() from the queue: callers still use c */
+		c->queued = true;
+		loop_at_turn_end(c->loop, &c->turn_end);
+	}
+}
+
+static void nexus_gone(void *ctx)
+{
+	struct net_session *s = ctx;
+
+	iscsi_session_free(s->iscsi);
+	s->iscsi = NULL;
+	loop_post(net.home, &s->end);
+}
+
+static void run_release(struct task *t)
+{
+	home_conn_ended(container_of(t, struct net_conn, release));
+}
+
+static void finish(struct net_conn *c)
+{
+	struct net_session *s = c->session;
+
+	if (c->rx_busy || c->tx_busy || c->queued || c->msg.pending)
+		return;
+	iscsi_conn_free(c->engine);
+	close(c->fd);
+	list_del(&c->node);
+	loop_of(c)->nconns--;
+	c->release.run = run_release;
+	loop_post(net.home, &c->release);
+	if (!s)
+		return;
+	s->conn = NULL;
+	if (s->nexus)
+		scsi_nexus_close(s->nexus, nexus_gone, s);
+	else
+		nexus_gone(s);
+}
+
+/* --- answers of home --- */
+
+void stream_policy(struct net_conn *c)
+{
+	c->rules = c->msg.rules;
+	if (c->dead) {
+		finish(c);
+		return;
+	}
+	struct iscsi_login_policy refuse = { .status = c->msg.status };
+	iscsi_conn_policy(c->engine, c->rules ? &c->rules->policy : &refuse);
+	stream_pump(c);
+}
+
+static uint16_t make_session(struct net_conn *c, struct net_session *s)
+{
+	const struct iscsi_login *l = iscsi_conn_login(c->engine);
+	const struct iscsi_params *p = iscsi_login_params(l);
+
+	s->conn = c;
+	c->session = s;
+	if (c->msg.device) {
+		s->nexus = scsi_nexus_new(c->msg.device, c->loop, p->initiator, iscsi_login_isid(l), c->tpgt);
+		if (!s->nexus)
+			return LOGIN_NO_RESOURCES;
+	}
+	s->iscsi = iscsi_session_new(s->nexus, p, s->tsih, iscsi_login_cmd_sn(l), WINDOW);
+	return s->iscsi ? 0 : LOGIN_NO_RESOURCES;
+}
+
+void stream_admit(struct net_conn *c)
+{
+	struct net_session *s = c->msg.session;
+	uint16_t status = c->msg.status;
+
+	if (s && c->dead) {
+		loop_post(net.home, &s->end);
+		s = NULL;
+	}
+	if (c->dead) {
+		finish(c);
+		return;
+	}
+	if (s)
+		status = make_session(c, s);
+	iscsi_conn_admit(c->engine, status, status ? NULL : s->iscsi);
+	stream_pump(c);
+}
+
+void stream_targets(struct net_conn *c)
+{
+	if (c->dead) {
+		iscsi_text_free(&c->msg.text);
+		finish(c);
+		return;
+	}
+	iscsi_conn_targets(c->engine, &c->msg.text);
+	stream_pump(c);
+}
