@@ -237,7 +237,8 @@ static void hand_out(struct net_portal *p, int fd)
 
 static void portal_end(struct net_portal *p)
 {
-	if (p->fd >= 0)
+	loop_forget(net.home, p->fd);
+	if (!loop_sim_fd(p->fd))
 		close(p->fd);
 	list_del(&p->node);
 	free(p);

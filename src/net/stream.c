@@ -237,6 +237,8 @@ static void tune_socket(struct net_conn *c)
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
+	if (loop_sim_fd(c->fd))
+		return;
 	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	if (getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_rtt < SNDBUF_RTT_US)
@@ -279,7 +281,8 @@ void stream_kill(struct net_conn *c, const char *why)
 		log_close(c, why);
 	c->dead = true;
 	loop_timer_clear(c->loop, &c->timer);
-	shutdown(c->fd, SHUT_RDWR);
+	if (!loop_sim_fd(c->fd))
+		shutdown(c->fd, SHUT_RDWR);
 	if (c->rx_busy)
 		loop_cancel(c->loop, &c->rx);
 	if (c->tx_busy)
@@ -311,7 +314,9 @@ static void finish(struct net_conn *c)
 	if (c->rx_busy || c->tx_busy || c->queued || c->msg.pending)
 		return;
 	iscsi_conn_free(c->engine);
-	close(c->fd);
+	loop_forget(c->loop, c->fd);
+	if (!loop_sim_fd(c->fd))
+		close(c->fd);
 	list_del(&c->node);
 	loop_of(c)->nconns--;
 	c->release.run = run_release;
