@@ -3,9 +3,10 @@
  * owns everything that is homed on it. Three backends: io_uring, epoll (with the worker pool for files)
  * and sim (seeded virtual time, network and disks).
  *
- * A turn: deferred tasks, mailbox, timers, end-of-turn tasks, then poll. Everything that a turn produces
- * leaves in one kernel entry. All functions are called on the loop's own thread but loop_post() and
- * loop_stop(). The control thread has a loop of its own (epoll), so that it can be posted to. */
+ * A turn: deferred tasks, mailbox, timers, end-of-turn tasks, then poll, which submits what the turn produced
+ * in one kernel entry and runs the done() of what has completed. All functions are called on the loop's own
+ * thread but loop_post() and loop_stop(); a loop belongs to the thread that turns it first (before that, to
+ * the one that made it). The control thread has a loop of its own (epoll), so that it can be posted to. */
 #ifndef LUNETTE_LOOP_LOOP_H
 #define LUNETTE_LOOP_LOOP_H
 
@@ -30,21 +31,23 @@ enum op_kind {
 	OP_FSYNC,   /* fd: fdatasync */
 	OP_PUNCH,   /* fd, off, len: deallocate, reads zero afterwards (file or block device) */
 	OP_ZERO,    /* fd, off, len: reads zero afterwards, stays allocated */
-	OP_RECV,    /* fd, iov, niov (1 or 2): res 0 = end of stream */
+	OP_RECV,    /* fd, iov, niov (any; 1 is the fast case): res 0 = end of stream */
 	OP_SEND,    /* fd, iov, niov: res may be short */
-	OP_ACCEPT,  /* fd; res: the new descriptor, close-on-exec, non-blocking */
-	OP_CONNECT, /* fd, addr, addrlen */
+	OP_ACCEPT,  /* fd; res: the new descriptor, close-on-exec, non-blocking; -EMFILE and the like are reported
+	             * at once: the caller waits before it tries again */
+	OP_CONNECT, /* fd (non-blocking), addr, addrlen */
 	OP_POLL,    /* fd readable (one shot) */
 	OP_WORK,    /* work() runs on the worker pool and may block; res is what it left in op->res */
 };
 
 enum {
 	OP_DSYNC = 1u << 0,  /* OP_WRITEV: durable when done (RWF_DSYNC) */
-	OP_SERIAL = 1u << 1, /* OP_WORK: own thread if the pool is stuck (a hung disk must not starve others) */
+	OP_SERIAL = 1u << 1, /* OP_WORK: may take long; gets a thread of its own when no other is free */
 };
 
 /* One system operation. The caller owns it, and all that it points to, until done() runs on the
- * submitting loop. res: >= 0, or -errno; short transfers are reported, not repeated. */
+ * submitting loop. Several operations may be in flight on one descriptor; of one kind on one socket they
+ * complete in order. Of a descriptor whose disk hangs, only a bounded number runs; the rest wait. res: >= 0, or -errno; short transfers are reported, not repeated. */
 struct op {
 	enum op_kind   kind;
 	uint32_t       flags;
@@ -63,19 +66,22 @@ struct op {
 	struct list    node;
 	struct loop   *loop;
 	uint32_t       state;
+	struct task    task;
 	struct msghdr  msg;
 };
 
-/* Virtual devices of the simulated loop implement reads, writes and fsyncs; see sim.h. */
+/* What a backend provides; called by loop.c and work.c only. */
 struct loop_backend {
 	const char *name;
 	int  (*init)(struct loop *l, unsigned depth);
 	void (*fini)(struct loop *l);
 	void (*submit)(struct loop *l, struct op *op);
 	void (*cancel)(struct loop *l, struct op *op); /* done() still runs: -ECANCELED or the real result */
-	void (*poll)(struct loop *l, uint64_t deadline_ns); /* submit the batch, reap, at most until then */
+	/* Submits the batch, reaps, at most until deadline_ns; returns the number of done() that ran. */
+	unsigned (*poll)(struct loop *l, uint64_t deadline_ns);
 	void (*wake)(struct loop *l);  /* any thread: makes poll return */
 	uint64_t (*now_ns)(struct loop *l);
+	void (*forget)(struct loop *l, int fd); /* see loop_forget(); may be NULL */
 };
 extern const struct loop_backend loop_uring, loop_epoll, loop_sim;
 
@@ -90,13 +96,19 @@ struct loop *loop_new(const struct loop_backend *backend, unsigned index, struct
 void loop_free(struct loop *l);
 /* Runs turns until loop_stop(). */
 void loop_run(struct loop *l);
-/* One turn; blocks at most until deadline_ns (0: does not block, UINT64_MAX: until something happens).
+/* One turn; if no callback is ready, blocks at most until deadline_ns (0: not at all, UINT64_MAX: until something
+ * happens).
  * For tests and the simulator. Returns whether anything ran. */
 bool loop_turn(struct loop *l, uint64_t deadline_ns);
 void loop_stop(struct loop *l); /* any thread */
 
 void loop_submit(struct loop *l, struct op *op);
-void loop_cancel(struct loop *l, struct op *op);     /* advice; harmless if op is done already? No: op must be in flight */
+/* Advice. op must be in flight: submitted, its done() not yet begun. done() still runs, later, with -ECANCELED
+ * or the real result. */
+void loop_cancel(struct loop *l, struct op *op);
+/* The descriptor leaves this loop: it is about to be closed, or goes on on another loop. No operation of it is
+ * in flight here. */
+void loop_forget(struct loop *l, int fd);
 void loop_defer(struct loop *l, struct task *t);     /* same loop, after the current callback returns */
 void loop_at_turn_end(struct loop *l, struct task *t); /* just before poll: where sends are gathered */
 void loop_post(struct loop *to, struct task *t);     /* any thread, wait-free: the only cross-loop channel */
@@ -108,8 +120,9 @@ const char *loop_backend_name(const struct loop *l);
 struct page_cache *loop_pages(struct loop *l);
 /* The loop whose turn runs on this thread, or NULL. */
 struct loop *loop_current(void);
-/* After a suspend or a stopped process: true in turns that began more than stall_ns after the last one
- * ended its poll late; timeouts must then give sockets a turn before they declare a peer dead. */
+/* After a stopped process, a paused guest or an endless callback: true in the turn in which the loop finds itself
+ * more than half a second behind its time. Timeouts that fire in it must give sockets a turn before they
+ * declare a peer dead. */
 bool loop_stalled(const struct loop *l);
 
 /* Adaptive polling: how long poll() spins before it sleeps, when I/O has been arriving faster than that.
@@ -117,9 +130,19 @@ bool loop_stalled(const struct loop *l);
 void loop_set_spin(struct loop *l, uint64_t spin_ns);
 enum { LOOP_SPIN_NS = 50000 };
 
-/* The worker pool behind OP_WORK and the epoll loop's file operations: process wide, started on first use,
- * grows while jobs are stuck, up to a bound. */
+/* The worker pool behind OP_WORK and what a backend cannot do without blocking: process wide, started on first
+ * use, grows while jobs are stuck, up to a bound. Called by backends. */
 void work_submit(struct op *op);
+/* op->loop is set. Takes an operation that no worker has begun out of the queue: done gets -ECANCELED. */
+void work_cancel(struct op *op);
+/* Ends the workers when no operation is in flight. Workers that hang in the kernel are left behind. */
 void work_fini(void);
+
+/* Whether a descriptor belongs to the simulator (sim.h): no system call understands it. */
+enum { LOOP_SIM_FD = 1 << 24 };
+static inline bool loop_sim_fd(int fd)
+{
+	return fd >= LOOP_SIM_FD;
+}
 
 #endif
