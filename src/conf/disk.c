@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "conf/disk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+
+static const char *node_path(const struct conf_node *n)
+{
+	for (const struct conf_field *f = n->ops->config; f && f->name; f++)
+		if (f->kind == CONF_TEXT && strcmp(f->name, "path") == 0)
+			return *(char **)((char *)n->conf + f->at);
+	return NULL;
+}
+
+static bool is_absent(const struct conf_node *n)
+{
+	const char *path = node_path(n);
+	struct stat st;
+
+	return path && stat(path, &st) < 0 && errno == ENOENT;
+}
+
+static int open_stack(struct conf_volume *v, struct blk **ret, struct err *e)
+{
+	const struct conf_node *f = v->filters.items;
+	struct blk *b = NULL, *top;
+	int r = blk_open(&b, v->node.ops, v->node.conf, NULL, e);
+
+	for (unsigned i = 0; r == 0 && i < v->filters.n; i++) {
+		r = blk_open(&top, f[i].ops, f[i].conf, b, e);
+		if (r == 0)
+			b = top;
+		else
+			blk_close(b);
+	}
+	if (r == 0)
+		*ret = b;
+	return r;
+}
+
+/* Reserves the identity, then opens the medium. A medium that this makes is a new disk: it forgets the old identity. */
+static int open_medium(struct disk *d, struct conf_volume *v, struct store *store, struct blk **ret, struct err *e)
+{
+	bool absent = is_absent(&v->node);
+	int r = d->claimed ? 0 : store_claim(store, d->identity, e);
+
+	if (r < 0)
+		return r;
+	d->claimed = true;
+	r = open_stack(v, ret, e);
+	if (r == 0 && absent) {
+		r = store_forget(store, d->identity, e);
+		if (r < 0)
+			blk_close(*ret);
+	}
+	if (r < 0) { /* another process may serve it meanwhile */
+		store_release(store, d->identity);
+		d->claimed = false;
+	}
+	return r;
+}
+
+static void not_ready(struct disk *d, const struct err *e)
+{
+	if (strcmp(d->why, e->text) == 0)
+		return;
+	snprintf(d->why, sizeof(d->why), "%s", e->text);
+	log_warn("disk not ready volume=%s reason=\"%s\"", d->name, d->why);
+}
+
+static int fill(struct disk *d, struct conf_volume *v, struct store *store, bool must, struct err *e)
+{
+	struct blk *b = NULL;
+	struct err why = { 0 };
+
+	d->name = strdup(v->name);
+	d->identity = strdup(v->identity ? v->identity : v->name);
+	if (!d->name || !d->identity)
+		return err_set(e, -ENOMEM, "out of memory");
+	int r = open_medium(d, v, store, &b, &why);
+	if (r < 0 && must) {
+		*e = why;
+		return r;
+	}
+	if (r < 0)
+		not_ready(d, &why);
+	r = lu_open(&d->lu, &lu_disk, d->identity, &v->lu, b, store_lu(store), e);
+	if (r < 0)
+		blk_close(b);
+	d->ready = b != NULL;
+	return r;
+}
+
+int disk_open(struct disk **ret, struct conf_volume *v, struct store *store, bool must, struct err *e)
+{
+	struct disk *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return err_set(e, -ENOMEM, "out of memory");
+	list_init(&d->node);
+	int r = fill(d, v, store, must, e);
+	if (r < 0) {
+		disk_free(d, store);
+		return r;
+	}
+	*ret = d;
+	return 0;
+}
+
+static void attach(struct disk *d, struct conf_volume *v, struct store *store)
+{
+	struct err e = { 0 };
+	struct blk *b;
+	int r = open_medium(d, v, store, &b, &e);
+
+	if (r == 0) {
+		r = lu_attach(d->lu, b, &e);
+		if (r < 0) {
+			blk_close(b);
+			store_release(store, d->identity);
+			d->claimed = false;
+		}
+	}
+	if (r < 0) {
+		not_ready(d, &e);
+		return;
+	}
+	d->ready = true;
+	d->why[0] = 0;
+	log_info("disk ready volume=%s bytes=%llu", d->name, (unsigned long long)lu_bytes(d->lu));
+}
+
+/* From the driver upwards; a filter that has no opinion follows the layer below. */
+static int poll_stack(struct blk *b)
+{
+	struct blk *below = b->child[0];
+
+	if (below) {
+		bool follows = b->bytes == below->bytes;
+		int r = poll_stack(below);
+		if (r < 0)
+			return r;
+		if (follows && !b->ops->poll_size)
+			b->bytes = below->bytes;
+	}
+	return b->ops->poll_size ? b->ops->poll_size(b) : 0;
+}
+
+static void poll_size(struct disk *d)
+{
+	struct blk *b = lu_blk(d->lu);
+	uint64_t before = b ? b->bytes : 0;
+	int r = b ? poll_stack(b) : 0;
+
+	if (r < 0 && r != d->poll_status)
+		log_error("disk medium volume=%s reason=\"%s\"", d->name, strerror(-r));
+	d->poll_status = r;
+	if (!b || b->bytes == before)
+		return;
+	log_info("disk capacity volume=%s bytes=%llu", d->name, (unsigned long long)b->bytes);
+	lu_capacity_changed(d->lu);
+}
+
+void disk_tick(struct disk *d, struct conf_volume *v, struct store *store)
+{
+	if (d->ready)
+		poll_size(d);
+	else
+		attach(d, v, store);
+}
+
+static void closed(void *ctx)
+{
+	struct disk *d = ctx;
+
+	d->lu = NULL;
+	d->gone(d);
+}
+
+void disk_close(struct disk *d, void (*gone)(struct disk *d), void *ctx)
+{
+	d->gone = gone;
+	d->ctx = ctx;
+	d->closing = true;
+	lu_close(d->lu, closed, d);
+}
+
+void disk_free(struct disk *d, struct store *store)
+{
+	if (d->claimed)
+		store_release(store, d->identity);
+	list_del(&d->node);
+	free(d->name);
+	free(d->identity);
+	free(d);
+}

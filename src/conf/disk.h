@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * One volume at run time: its block stack, its logical unit, and the retries until it opens. Control thread. Used by
+ * reconcile.c only. */
+#ifndef LUNETTE_CONF_DISK_H
+#define LUNETTE_CONF_DISK_H
+
+#include "conf/store.h"
+#include "conf/tree.h"
+
+struct disk {
+	struct list node;
+	char *name, *identity;
+	struct lu *lu;
+	bool ready, claimed;
+	bool retired;     /* no longer wanted: closed when maps is 0 */
+	bool closing;
+	unsigned maps;    /* LUN maps of targets that contain it, or did until the loops have the next */
+	int  poll_status; /* last answer of poll_size: a change is logged once */
+	char why[ERR_TEXT_MAX]; /* why it is not ready */
+	void (*gone)(struct disk *d);
+	void *ctx;
+};
+
+/* must: failing to open the medium is an error; otherwise the logical unit is there but not ready. */
+int  disk_open(struct disk **ret, struct conf_volume *v, struct store *store, bool must, struct err *e);
+/* Not ready: tries again. Ready: looks whether the capacity changed. About once a second. */
+void disk_tick(struct disk *d, struct conf_volume *v, struct store *store);
+/* Retired and in no map: closes; gone(d) follows, then the caller calls disk_free(). */
+void disk_close(struct disk *d, void (*gone)(struct disk *d), void *ctx);
+void disk_free(struct disk *d, struct store *store);
+
+#endif

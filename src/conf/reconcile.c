@@ -1,0 +1,723 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * A target's life: NEW -> map published -> rules known to net/ (logins possible) ... -> net/ forgot it -> map
+ * emptied -> freed. A disk is closed when it is retired and no map has it. */
+#include "conf/reconcile.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "conf/disk.h"
+
+enum { TICK_NS = 1000000000 };
+
+struct map { struct disk **disk; uint16_t *lun; unsigned n; };
+
+struct target {
+	struct list node;
+	struct server *server;
+	char *name;
+	struct scsi_target *device;
+	struct map map, next; /* published, and being published */
+	bool setting, removing, known; /* known: to net/ */
+};
+
+struct portal {
+	struct list node;
+	char *listen, *advertise;
+	uint64_t group;
+	struct net_portal *net;
+	bool wanted, old; /* old: open before this change */
+};
+
+struct server {
+	struct loop *control;
+	struct store *store;
+	struct server_events ev;
+	struct conf conf;
+	struct list disks, targets, portals;
+	struct timer tick;
+	unsigned pending; /* maps and removals under way */
+	bool started, stopping, announce;
+	struct task announce_task;
+	unsigned forced;
+	void (*stopped)(void *ctx, unsigned forced);
+	void *stopped_ctx;
+};
+
+static void settle(struct server *s);
+
+/* --- disks -------------------------------------------------------------------------------------------- */
+
+static struct disk *disk_find(struct server *s, const char *name)
+{
+	struct disk *d;
+
+	list_for_each(d, &s->disks, node)
+		if (!d->retired && strcmp(d->name, name) == 0)
+			return d;
+	return NULL;
+}
+
+static void tick_disks(struct server *s, bool waiting_only)
+{
+	struct disk *d, *tmp;
+
+	list_for_each_safe(d, tmp, &s->disks, node) {
+		struct conf_volume *v = conf_volume(&s->conf, d->name);
+		if (v && !d->retired && !(waiting_only && d->ready))
+			disk_tick(d, v, s->store);
+	}
+}
+
+static void disk_gone(struct disk *d)
+{
+	struct server *s = d->ctx;
+
+	disk_free(d, s->store);
+	if (!s->stopping)
+		tick_disks(s, true); /* a changed disk waits for its old self to let go of the file */
+	settle(s);
+}
+
+static void close_retired(struct server *s)
+{
+	struct disk *d, *tmp;
+
+	list_for_each_safe(d, tmp, &s->disks, node)
+		if (d->retired && !d->maps && !d->closing)
+			disk_close(d, disk_gone, s);
+}
+
+/* --- LUN maps ----------------------------------------------------------------------------------------- */
+
+static void map_release(struct map *m)
+{
+	for (unsigned i = 0; i < m->n; i++)
+		m->disk[i]->maps--;
+	free(m->disk);
+	free(m->lun);
+	*m = (struct map){ 0 };
+}
+
+static bool map_equal(const struct map *a, const struct map *b)
+{
+	return a->n == b->n && (a->n == 0 || (memcmp(a->disk, b->disk, a->n * sizeof(*a->disk)) == 0 &&
+		memcmp(a->lun, b->lun, a->n * sizeof(*a->lun)) == 0));
+}
+
+static void map_of(struct server *s, const struct conf_target *t, struct map *m)
+{
+	const struct conf_lun *l = t ? t->luns.items : NULL;
+	unsigned n = t ? t->luns.n : 0;
+
+	m->disk = calloc(n + 1, sizeof(*m->disk));
+	m->lun = calloc(n + 1, sizeof(*m->lun));
+	CHECK(m->disk && m->lun);
+	for (unsigned i = 0; i < n; i++) {
+		struct disk *d = disk_find(s, l[i].volume);
+		if (!d)
+			continue;
+		m->disk[m->n] = d;
+		m->lun[m->n++] = (uint16_t)strtoul(l[i].name, NULL, 10);
+		d->maps++;
+	}
+}
+
+static void target_remove(struct target *t);
+static void target_rules(struct target *t);
+
+static void target_free(struct target *t)
+{
+	map_release(&t->map);
+	map_release(&t->next);
+	if (t->device)
+		scsi_target_free(t->device);
+	list_del(&t->node);
+	free(t->name);
+	free(t);
+}
+
+static void map_published(void *ctx)
+{
+	struct target *t = ctx;
+	struct server *s = t->server;
+
+	t->setting = false;
+	s->pending--;
+	map_release(&t->map);
+	t->map = t->next;
+	t->next = (struct map){ 0 };
+	if (t->removing && !t->known && t->map.n == 0)
+		target_free(t);
+	else if (t->removing)
+		target_remove(t);
+	else if (!t->known)
+		target_rules(t);
+	settle(s);
+}
+
+/* Gives the loops the map that the configuration wants, unless they have it. */
+static void target_publish(struct target *t)
+{
+	struct server *s = t->server;
+	struct scsi_lun *luns;
+	struct map m = { 0 };
+
+	map_of(s, t->removing ? NULL : conf_target(&s->conf, t->name), &m);
+	if (map_equal(&m, &t->map) && t->known && !t->removing) {
+		map_release(&m);
+		return;
+	}
+	luns = calloc(m.n + 1, sizeof(*luns));
+	CHECK(luns);
+	for (unsigned i = 0; i < m.n; i++)
+		luns[i] = (struct scsi_lun){ .lun = m.lun[i], .lu = m.disk[i]->lu };
+	t->next = m;
+	t->setting = true;
+	s->pending++;
+	scsi_target_set_luns(t->device, luns, m.n, map_published, t);
+	free(luns);
+}
+
+/* --- rules -------------------------------------------------------------------------------------------- */
+
+static struct net_user net_user_of(const struct conf *c, const char *name)
+{
+	const struct conf_user *u = conf_user(c, name);
+
+	return (struct net_user){ u->name, u->secret };
+}
+
+static struct net_user *net_users_of(const struct conf *c, const struct conf_list *names)
+{
+	struct net_user *u = calloc(names->n + 1, sizeof(*u));
+
+	CHECK(u);
+	for (unsigned i = 0; i < names->n; i++)
+		u[i] = net_user_of(c, ((char **)names->items)[i]);
+	return u;
+}
+
+static uint16_t *tags_of(const struct conf_list *list)
+{
+	uint16_t *tags = calloc(list->n + 1, sizeof(*tags));
+
+	CHECK(tags);
+	for (unsigned i = 0; i < list->n; i++)
+		tags[i] = (uint16_t)strtoul(((char **)list->items)[i], NULL, 10);
+	return tags;
+}
+
+static void target_rules(struct target *t)
+{
+	const struct conf *c = &t->server->conf;
+	const struct conf_target *ct = conf_target(c, t->name);
+	struct err e = { 0 };
+	struct net_user mutual, *users = net_users_of(c, &ct->users);
+	uint16_t *tags = tags_of(&ct->groups);
+	struct net_target_conf n = {
+		.name = ct->name, .alias = ct->alias, .device = t->device, .users = users, .nusers = ct->users.n,
+		.require_mutual = ct->require_mutual, .chap_algs = conf_chap_mask(&ct->chap),
+		.tpgts = ct->groups.n ? tags : NULL, .ntpgts = ct->groups.n,
+	};
+
+	conf_offer(ct, &n.offer);
+	if (ct->mutual) {
+		mutual = net_user_of(c, ct->mutual);
+		n.mutual = &mutual;
+	}
+	if (net_target_set(&n, &e) < 0)
+		log_error("target not served name=%s reason=\"%s\"", t->name, e.text);
+	else
+		t->known = true;
+	free(users);
+	free(tags);
+}
+
+static int discovery_rules(struct server *s, struct err *e)
+{
+	const struct conf_discovery *d = &s->conf.discovery;
+	struct net_user mutual = { 0 }, *users = net_users_of(&s->conf, &d->users);
+	struct conf_list any = { 0 };
+
+	if (d->mutual)
+		mutual = net_user_of(&s->conf, d->mutual);
+	int r = net_discovery_auth(users, d->users.n, d->mutual ? &mutual : NULL, conf_chap_mask(&any), e);
+	free(users);
+	return r;
+}
+
+/* --- targets ------------------------------------------------------------------------------------------ */
+
+static struct target *target_find(struct server *s, const char *name)
+{
+	struct target *t;
+
+	list_for_each(t, &s->targets, node)
+		if (!t->removing && strcmp(t->name, name) == 0)
+			return t;
+	return NULL;
+}
+
+static int target_add(struct server *s, const char *name, struct err *e)
+{
+	struct target *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return err_set(e, -ENOMEM, "out of memory");
+	t->server = s;
+	t->name = strdup(name);
+	t->device = scsi_target_new(name);
+	list_init(&t->node);
+	list_add_tail(&s->targets, &t->node);
+	if (t->name && t->device)
+		return 0;
+	target_free(t);
+	return err_set(e, -ENOMEM, "out of memory");
+}
+
+static void target_forgotten(void *ctx)
+{
+	struct target *t = ctx;
+
+	t->server->pending--;
+	t->known = false;
+	target_publish(t); /* an empty map; then it is freed */
+}
+
+static void target_remove(struct target *t)
+{
+	t->removing = true;
+	if (t->setting)
+		return; /* map_published() comes back here */
+	if (!t->known) {
+		target_publish(t);
+		return;
+	}
+	t->server->pending++;
+	if (net_target_remove(t->name, target_forgotten, t) < 0)
+		target_forgotten(t);
+}
+
+/* --- portals ------------------------------------------------------------------------------------------ */
+
+static bool text_equal(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static struct portal *portal_find(struct server *s, const struct conf_portal *c)
+{
+	struct portal *p;
+
+	list_for_each(p, &s->portals, node)
+		if (strcmp(p->listen, c->listen) == 0 && p->group == c->group &&
+		    text_equal(p->advertise, c->advertise))
+			return p;
+	return NULL;
+}
+
+static void portal_drop(struct portal *p)
+{
+	if (p->net)
+		net_portal_remove(p->net);
+	list_del(&p->node);
+	free(p->listen);
+	free(p->advertise);
+	free(p);
+}
+
+static int portal_add(struct server *s, const struct conf_portal *c, struct err *e)
+{
+	struct portal *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return err_set(e, -ENOMEM, "out of memory");
+	list_init(&p->node);
+	p->listen = strdup(c->listen);
+	p->advertise = c->advertise ? strdup(c->advertise) : NULL;
+	p->group = c->group;
+	int r = p->listen ? net_portal_add(&p->net, c->listen, (uint16_t)c->group, c->advertise, e) :
+			err_set(e, -ENOMEM, "out of memory");
+	if (r < 0) {
+		portal_drop(p);
+		return r;
+	}
+	p->wanted = true;
+	list_add_tail(&s->portals, &p->node);
+	return 0;
+}
+
+/* An address whose group changed cannot be bound twice: the old listener goes first. Sessions stay. */
+static void portal_make_way(struct server *s, const struct conf_portal *c)
+{
+	struct portal *p, *tmp;
+
+	list_for_each_safe(p, tmp, &s->portals, node)
+		if (!p->wanted && strcmp(p->listen, c->listen) == 0)
+			portal_drop(p);
+}
+
+static void portals_unwanted(struct server *s)
+{
+	struct portal *p, *tmp;
+
+	list_for_each_safe(p, tmp, &s->portals, node)
+		if (!p->wanted)
+			portal_drop(p);
+}
+
+static void portals_mark(struct server *s, const struct conf *c)
+{
+	const struct conf_portal *cp = c->portals.items;
+	struct portal *p;
+
+	list_for_each(p, &s->portals, node)
+		p->wanted = false;
+	for (unsigned i = 0; i < c->portals.n; i++) {
+		p = portal_find(s, &cp[i]);
+		if (p)
+			p->wanted = true;
+	}
+}
+
+static bool is_occupied(struct server *s, const char *listen)
+{
+	struct portal *p;
+
+	list_for_each(p, &s->portals, node)
+		if (strcmp(p->listen, listen) == 0)
+			return true;
+	return false;
+}
+
+static int portals_pass(struct server *s, const struct conf *c, bool occupied, struct err *e)
+{
+	const struct conf_portal *cp = c->portals.items;
+	char at[32];
+
+	for (unsigned i = 0; i < c->portals.n; i++) {
+		if (portal_find(s, &cp[i]) || is_occupied(s, cp[i].listen) != occupied)
+			continue;
+		portal_make_way(s, &cp[i]);
+		int r = portal_add(s, &cp[i], e);
+		if (r < 0) {
+			snprintf(at, sizeof(at), "portals/%u/listen", i);
+			err_prefix(e, at);
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* Opens the portals that are not open: new addresses first, since they may fail, and then nothing else changed. */
+static int portals_open(struct server *s, const struct conf *c, struct err *e)
+{
+	struct portal *p, *tmp;
+
+	portals_mark(s, c);
+	list_for_each(p, &s->portals, node)
+		p->old = true;
+	int r = portals_pass(s, c, false, e);
+	if (r == 0)
+		r = portals_pass(s, c, true, e);
+	list_for_each_safe(p, tmp, &s->portals, node)
+		if (r < 0 && !p->old)
+			portal_drop(p);
+	return r;
+}
+
+/* --- apply -------------------------------------------------------------------------------------------- */
+
+static bool is_kept(struct server *s, struct conf_volume *v)
+{
+	struct conf_volume *old = conf_volume(&s->conf, v->name);
+
+	return old && disk_find(s, v->name) && conf_equal(&conf_volume_type, old, v);
+}
+
+/* Opens the disks that are new or changed, into `fresh`. A changed one whose old self holds the medium comes up
+ * not ready and is attached when that has gone. */
+static int disks_open(struct server *s, struct conf *c, struct list *fresh, struct err *e)
+{
+	struct conf_volume *v = c->volumes.items;
+	char at[ERR_PATH_MAX];
+
+	for (unsigned i = 0; i < c->volumes.n; i++) {
+		struct disk *d;
+		if (is_kept(s, &v[i]))
+			continue;
+		int r = disk_open(&d, &v[i], s->store, v[i].required && !s->started, e);
+		if (r < 0) {
+			snprintf(at, sizeof(at), "volumes/%.140s", v[i].name);
+			err_prefix(e, at);
+			return r;
+		}
+		list_add_tail(fresh, &d->node);
+	}
+	return 0;
+}
+
+static void fresh_gone(struct disk *d)
+{
+	disk_free(d, ((struct server *)d->ctx)->store);
+}
+
+static void undo(struct server *s, struct list *fresh)
+{
+	struct disk *d, *tmp;
+
+	list_for_each_safe(d, tmp, fresh, node) {
+		list_del(&d->node);
+		disk_close(d, fresh_gone, s);
+	}
+}
+
+static void disks_retire(struct server *s, struct conf *c)
+{
+	struct disk *d;
+
+	list_for_each(d, &s->disks, node) {
+		struct conf_volume *v = conf_volume(c, d->name);
+		if (!d->retired && !(v && is_kept(s, v)))
+			d->retired = true;
+	}
+}
+
+static bool rules_changed(struct conf *old, struct conf *new, const struct conf_target *t)
+{
+	struct conf_target *o = conf_target(old, t->name);
+
+	/* Secrets lie outside the target; a change of any user renews all rules, which costs nothing. */
+	json_t *x = conf_to_json(&conf_root_type, old, true), *y = conf_to_json(&conf_root_type, new, true);
+	bool changed = !o || !json_equal(json_object_get(x, "users"), json_object_get(y, "users")) ||
+		!json_equal(json_object_get(json_object_get(x, "targets"), t->name),
+			json_object_get(json_object_get(y, "targets"), t->name));
+	json_decref(x);
+	json_decref(y);
+	return changed;
+}
+
+static int targets_add(struct server *s, struct conf *c, struct err *e)
+{
+	const struct conf_target *t = c->targets.items;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < c->targets.n; i++)
+		if (!target_find(s, t[i].name))
+			r = target_add(s, t[i].name, e);
+	return r;
+}
+
+static void targets_drop_unknown(struct server *s)
+{
+	struct target *t, *tmp;
+
+	list_for_each_safe(t, tmp, &s->targets, node)
+		if (!t->known && !t->setting && !t->removing)
+			target_free(t);
+}
+
+static void publish(struct server *s, struct conf *old)
+{
+	struct target *t, *tmp;
+	struct err e = { 0 };
+
+	if (discovery_rules(s, &e) < 0)
+		log_error("discovery rules not set reason=\"%s\"", e.text);
+	list_for_each_safe(t, tmp, &s->targets, node) {
+		const struct conf_target *ct = conf_target(&s->conf, t->name);
+		if (t->removing)
+			continue;
+		if (!ct) {
+			target_remove(t);
+			continue;
+		}
+		if (t->known && rules_changed(old, &s->conf, ct))
+			target_rules(t);
+		target_publish(t);
+	}
+}
+
+static void restart_needed(struct conf *old, struct conf *new)
+{
+	json_t *x = conf_to_json(&conf_root_type, old, true), *y = conf_to_json(&conf_root_type, new, true);
+
+	if (!json_equal(json_object_get(x, "server"), json_object_get(y, "server")))
+		log_warn("server options changed; they take effect at the next start");
+	json_decref(x);
+	json_decref(y);
+}
+
+static void announce(struct task *task)
+{
+	struct server *s = container_of(task, struct server, announce_task);
+
+	settle(s);
+}
+
+int server_apply(struct server *s, struct conf *c, struct err *e)
+{
+	struct conf old = s->conf;
+	struct list fresh;
+
+	if (s->pending || s->announce || s->stopping)
+		return err_set(e, -EAGAIN, "the last change is still being published");
+	list_init(&fresh);
+	int r = disks_open(s, c, &fresh, e);
+	if (r == 0)
+		r = targets_add(s, c, e);
+	if (r == 0 && s->started)
+		r = portals_open(s, c, e);
+	if (r < 0) {
+		undo(s, &fresh);
+		targets_drop_unknown(s);
+		return r;
+	}
+	disks_retire(s, c);
+	list_splice_tail(&s->disks, &fresh);
+	if (s->started)
+		restart_needed(&old, c);
+	s->conf = *c;
+	*c = (struct conf){ 0 };
+	s->announce = true;
+	publish(s, &old);
+	conf_free(&conf_root_type, &old);
+	loop_defer(s->control, &s->announce_task); /* settles when nothing was to be published */
+	return 0;
+}
+
+static void published(struct server *s)
+{
+	struct err e = { 0 };
+
+	s->announce = false;
+	if (!s->started && portals_open(s, &s->conf, &e) < 0) {
+		s->ev.published(s->ev.ctx, &e);
+		return;
+	}
+	s->started = true;
+	portals_unwanted(s);
+	s->ev.published(s->ev.ctx, NULL);
+}
+
+/* After every step that ends: what may go now goes, and who waits hears. */
+static void settle(struct server *s)
+{
+	close_retired(s);
+	if (s->pending)
+		return;
+	if (s->announce)
+		published(s);
+	if (s->stopped && list_empty(&s->disks) && list_empty(&s->targets)) {
+		void (*done)(void *ctx, unsigned forced) = s->stopped;
+		s->stopped = NULL;
+		done(s->stopped_ctx, s->forced);
+	}
+}
+
+/* --- life --------------------------------------------------------------------------------------------- */
+
+static void tick(struct timer *t)
+{
+	struct server *s = container_of(t, struct server, tick);
+
+	if (s->stopping)
+		return;
+	tick_disks(s, false);
+	loop_timer_set(s->control, t, loop_now_ns(s->control) + TICK_NS);
+}
+
+int server_new(struct server **ret, struct loop *control, struct store *store, const struct server_events *ev,
+	struct err *e)
+{
+	struct server *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return err_set(e, -ENOMEM, "out of memory");
+	s->control = control;
+	s->store = store;
+	s->ev = *ev;
+	list_init(&s->disks);
+	list_init(&s->targets);
+	list_init(&s->portals);
+	s->tick.fire = tick;
+	s->announce_task.run = announce;
+	loop_timer_set(control, &s->tick, loop_now_ns(control) + TICK_NS);
+	*ret = s;
+	return 0;
+}
+
+static void drained(void *ctx, unsigned forced)
+{
+	struct server *s = ctx;
+	struct target *t, *tmp;
+	struct disk *d;
+
+	s->forced = forced;
+	list_for_each(d, &s->disks, node)
+		d->retired = true;
+	list_for_each_safe(t, tmp, &s->targets, node)
+		if (!t->removing)
+			target_remove(t);
+	settle(s);
+}
+
+void server_stop(struct server *s, uint64_t deadline_ns, void (*done)(void *ctx, unsigned forced), void *ctx)
+{
+	s->stopping = true;
+	s->announce = false;
+	s->stopped = done;
+	s->stopped_ctx = ctx;
+	loop_timer_clear(s->control, &s->tick);
+	net_drain(deadline_ns, drained, s);
+}
+
+void server_free(struct server *s)
+{
+	if (!s)
+		return;
+	while (!list_empty(&s->portals))
+		portal_drop(list_first(&s->portals, struct portal, node));
+	loop_timer_clear(s->control, &s->tick);
+	conf_free(&conf_root_type, &s->conf);
+	free(s);
+}
+
+const struct conf *server_conf(const struct server *s)
+{
+	return &s->conf;
+}
+
+void server_each_target(struct server *s, void (*fn)(void *ctx, const char *name, const struct server_lun *luns,
+	unsigned n), void *ctx)
+{
+	struct target *t;
+
+	list_for_each(t, &s->targets, node) {
+		struct server_lun *l = calloc(t->map.n + 1, sizeof(*l));
+		if (!l || t->removing) {
+			free(l);
+			continue;
+		}
+		for (unsigned i = 0; i < t->map.n; i++) {
+			const struct disk *d = t->map.disk[i];
+			l[i] = (struct server_lun){ t->map.lun[i], d->name, d->lu, d->ready, d->why };
+		}
+		fn(ctx, t->name, l, t->map.n);
+		free(l);
+	}
+}
+
+void server_each_portal(struct server *s, void (*fn)(void *ctx, const struct server_portal *p), void *ctx)
+{
+	struct portal *p;
+
+	list_for_each(p, &s->portals, node) {
+		struct server_portal sp = { net_portal_name(p->net), p->group };
+		fn(ctx, &sp);
+	}
+}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * lunetted: the daemon. Starts everything in order, then runs the control loop until a signal ends it. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "conf/reconcile.h"
+#include "lunetted/cores.h"
+#include "lunetted/flags.h"
+#include "lunetted/howto.h"
+#include "lunetted/notify.h"
+
+enum {
+	EXIT_USAGE = 2,
+	DRAIN_NS = 3500000000u, /* sessions get this long; the rest of DRAIN_LIMIT_US is for disks to end */
+	DRAIN_LIMIT_US = 4800000,
+	RETRY_NS = 100000000,
+};
+
+struct daemon {
+	struct flags flags;
+	struct loop *control;
+	struct store *store;
+	struct server *server;
+	struct op signal_op;
+	struct timer reload_retry;
+	bool ready, stopping;
+	int status;
+};
+
+static void say(const struct err *e)
+{
+	char text[ERR_TEXT_MAX + ERR_PATH_MAX];
+
+	fprintf(stderr, "lunetted: %s\n", err_str(e, text, sizeof(text)));
+}
+
+/* A disk or address of the command line has no path in a file: say what the person typed. */
+static void say_start(struct daemon *d, struct err *e)
+{
+	unsigned n;
+	int used = 0;
+
+	if (sscanf(e->path, "volumes/lun%u%n", &n, &used) == 1 && n < d->flags.ndisks)
+		snprintf(e->path, sizeof(e->path), "disk %u", n);
+	else if (!d->flags.config)
+		e->path[0] = 0;
+	say(e);
+}
+
+/* --- reload ------------------------------------------------------------------------------------------- */
+
+static void notify_reloading(void)
+{
+	struct timespec ts;
+	char text[80];
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%lld",
+		(long long)ts.tv_sec * 1000000 + ts.tv_nsec / 1000);
+	notify_state(text);
+}
+
+static void reload(struct daemon *d)
+{
+	char text[ERR_TEXT_MAX + ERR_PATH_MAX];
+	struct err e = { 0 };
+	struct conf c;
+
+	if (d->stopping || !d->ready)
+		return;
+	notify_reloading();
+	int r = flags_load(&d->flags, &c, &e);
+	if (r == 0) {
+		r = server_apply(d->server, &c, &e);
+		if (r < 0)
+			conf_free(&conf_root_type, &c);
+	}
+	if (r == -EAGAIN) {
+		loop_timer_set(d->control, &d->reload_retry, loop_now_ns(d->control) + RETRY_NS);
+		return;
+	}
+	if (r < 0) {
+		log_error("configuration refused, nothing changed: %s", err_str(&e, text, sizeof(text)));
+		notify_state("READY=1");
+	}
+}
+
+static void reload_again(struct timer *t)
+{
+	reload(container_of(t, struct daemon, reload_retry));
+}
+
+/* --- stopping ----------------------------------------------------------------------------------------- */
+
+/* Runs when the drain took too long, on whichever thread still runs. */
+static void overdue(int sig)
+{
+	static const char text[] = "<3>drain not finished, a disk or a session hangs; ending\n";
+
+	(void)sig;
+	(void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+	_exit(1);
+}
+
+static void stopped(void *ctx, unsigned forced)
+{
+	struct daemon *d = ctx;
+
+	log_info("drained connections_cut=%u", forced);
+	loop_stop(d->control);
+}
+
+static void stop(struct daemon *d, int sig)
+{
+	struct itimerval limit = { .it_value = { DRAIN_LIMIT_US / 1000000, DRAIN_LIMIT_US % 1000000 } };
+
+	if (d->stopping) { /* a second Ctrl-C: now */
+		fprintf(stderr, "lunetted: ended without draining\n");
+		_exit(1);
+	}
+	d->stopping = true;
+	notify_state("STOPPING=1");
+	log_info("draining signal=%s", sigabbrev_np(sig));
+	signal(SIGALRM, overdue);
+	setitimer(ITIMER_REAL, &limit, NULL);
+	server_stop(d->server, loop_now_ns(d->control) + DRAIN_NS, stopped, d);
+}
+
+/* --- signals ------------------------------------------------------------------------------------------ */
+
+static void on_signal(struct op *op)
+{
+	struct daemon *d = op->ctx;
+	struct signalfd_siginfo si;
+
+	while (read(op->fd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo == SIGHUP)
+			reload(d);
+		else
+			stop(d, (int)si.ssi_signo);
+	}
+	loop_submit(d->control, op);
+}
+
+static sigset_t handled_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	return set;
+}
+
+static int watch_signals(struct daemon *d, struct err *e)
+{
+	sigset_t set = handled_signals();
+	int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+
+	if (fd < 0)
+		return err_set(e, -errno, "signalfd: %s", strerror(errno));
+	d->signal_op = (struct op){ .kind = OP_POLL, .fd = fd, .done = on_signal, .ctx = d };
+	loop_submit(d->control, &d->signal_op);
+	return 0;
+}
+
+/* --- starting ----------------------------------------------------------------------------------------- */
+
+static void show_access(struct daemon *d)
+{
+	if (d->flags.howto || isatty(STDOUT_FILENO)) {
+		howto_print(stdout, d->server);
+		fflush(stdout);
+	} else if (d->flags.generated && !d->ready) {
+		fprintf(stderr, "lunetted: initiators log in by CHAP as user lunette with the secret %s\n",
+			d->flags.generated);
+	}
+}
+
+static void published(void *ctx, const struct err *e)
+{
+	struct daemon *d = ctx;
+
+	if (e) {
+		struct err copy = *e;
+		say_start(d, &copy);
+		fflush(NULL);
+		_exit(1);
+	}
+	if (d->ready) {
+		log_info("configuration applied");
+	} else {
+		show_access(d);
+		printf("ready\n");
+		fflush(stdout);
+		d->ready = true;
+	}
+	notify_state("READY=1");
+}
+
+static void raise_descriptors(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
+		rl.rlim_cur = rl.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &rl);
+	}
+}
+
+static int start_loops(struct daemon *d, const struct conf_server *s, struct err *e)
+{
+	int r = page_arena_init(0, e);
+
+	if (r < 0)
+		return r;
+	d->control = loop_new(&loop_epoll, LIM_LOOPS, e);
+	if (!d->control)
+		return e->code ? e->code : -ENOMEM;
+	r = cores_init((unsigned)s->cores, (enum conf_loop)s->loop, e);
+	if (r == 0)
+		r = scsi_init(d->control, e);
+	if (r == 0)
+		r = net_init(d->control, e);
+	return r < 0 ? r : cores_run(e);
+}
+
+static int start(struct daemon *d, struct conf *c, struct err *e)
+{
+	struct server_events ev = { published, d };
+	int r = start_loops(d, &c->server, e);
+
+	if (r == 0)
+		r = store_open(&d->store, c->server.state, d->control, e);
+	if (r == 0)
+		r = watch_signals(d, e);
+	if (r == 0)
+		r = server_new(&d->server, d->control, d->store, &ev, e);
+	if (r == 0)
+		r = server_apply(d->server, c, e);
+	return r;
+}
+
+static void finish(struct daemon *d)
+{
+	server_free(d->server);
+	net_fini();
+	cores_stop();
+	scsi_fini();
+	cores_fini();
+	close(d->signal_op.fd);
+	loop_free(d->control);
+	work_fini();
+	store_close(d->store);
+	page_arena_fini();
+}
+
+static int run(struct daemon *d, struct conf *c)
+{
+	sigset_t set = handled_signals();
+	struct err e = { 0 };
+
+	sigprocmask(SIG_BLOCK, &set, NULL); /* before any thread starts: all inherit it */
+	signal(SIGPIPE, SIG_IGN);
+	raise_descriptors();
+	d->reload_retry.fire = reload_again;
+	if (start(d, c, &e) < 0) {
+		say_start(d, &e);
+		fflush(NULL);
+		_exit(1); /* threads may run; nothing was acknowledged to anybody */
+	}
+	loop_run(d->control);
+	finish(d);
+	return 0;
+}
+
+static int print_schema(void)
+{
+	json_t *schema = conf_json_schema();
+
+	json_dumpf(schema, stdout, JSON_INDENT(2));
+	printf("\n");
+	json_decref(schema);
+	return 0;
+}
+
+static int information(const struct flags *f)
+{
+	if (f->help)
+		flags_help();
+	else if (f->version)
+		printf("lunetted %s\n", LUNETTE_VERSION);
+	else
+		return print_schema();
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct daemon d = { 0 };
+	struct err e = { 0 };
+	struct conf c;
+	int r = flags_parse(&d.flags, argc, argv, &e);
+
+	if (r < 0) {
+		say(&e);
+		return r == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
+	}
+	if (d.flags.help || d.flags.version || d.flags.schema) {
+		information(&d.flags);
+		flags_free(&d.flags);
+		return 0;
+	}
+	if (d.flags.verbose)
+		log_set_level(LOG_LEVEL_DEBUG);
+	r = flags_load(&d.flags, &c, &e);
+	if (r < 0) {
+		say_start(&d, &e);
+		return EXIT_FAILURE;
+	}
+	if (d.flags.check)
+		conf_free(&conf_root_type, &c);
+	else
+		d.status = run(&d, &c);
+	flags_free(&d.flags);
+	return d.status;
+}
