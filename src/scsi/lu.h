@@ -18,6 +18,10 @@ enum {                                      /* scsi_op.flags */
 	SCSI_PR_READ = 1u << 5, SCSI_PR_WRITE = 1u << 6, SCSI_PR_FREE = 1u << 7, /* reservation conflict class */
 	SCSI_NO_UA = 1u << 8,               /* runs despite a pending unit attention (INQUIRY, REPORT LUNS ...) */
 	SCSI_ANY_LUN = 1u << 9,             /* answers for LUNs without a logical unit */
+	SCSI_BLOCKS = 1u << 10,             /* moves nblk blocks of data in its direction */
+	SCSI_RES_CONFLICT = 1u << 11,       /* conflicts with RESERVE (SPC-2) although PR_FREE */
+	SCSI_PR_START = 1u << 12,           /* free only if it asks to start (START STOP UNIT), or to allow
+	                                     * (PREVENT ALLOW): the row's own check decides */
 };
 
 /* One row serves dispatch, reserved-bit check, LBA bounds, reservation and unit-attention gates, REPORT
@@ -30,17 +34,31 @@ struct scsi_op {
 	struct scsi_field param;            /* data-out commands with a parameter list: its length, bytes */
 	uint8_t  usage[32];                 /* a bit set outside this mask is INVALID FIELD IN CDB */
 	uint8_t  timeout_s;                 /* recommended, 0 = not said */
+	/* After the gates of LUN, CDB and LBA fields, before data: may set nblk, off, len; returns the bytes of
+	 * data-out that the CDB asks for, or -1 after scsi_fail_field(). NULL: nblk blocks or the parameter list. */
+	int64_t (*prepare)(struct scsi_cmd *c);
 	void   (*exec)(struct scsi_cmd *c); /* all gates have passed; ends in scsi_reply*() exactly once */
 	const char *name, *spec;
 };
 
-struct scsi_page { uint8_t page, subpage; int (*fill)(struct lu *lu, uint8_t *p, size_t n); const char *spec; };
+/* VPD page: fill() writes the bytes after the 4-byte header into p[0..n) and returns their number, or -ENOENT
+ * when this unit does not have the page. */
+struct scsi_page { uint8_t page; int (*fill)(struct scsi_cmd *c, uint8_t *p, size_t n); const char *spec; };
+
+/* Mode page: bytes as on the wire from byte 0 on. mask: what MODE SELECT may change. */
+enum { MODE_PAGE_MAX = 20, MODE_PAGES_MAX = 8 };
+struct scsi_mode_page {
+	uint8_t page, len; /* len: whole page, header included; 0 ends a table */
+	uint8_t dflt[MODE_PAGE_MAX], mask[MODE_PAGE_MAX];
+	const char *spec;
+};
 
 struct lu_type {
 	const char *name;
 	uint8_t     device_type;              /* SPC peripheral device type */
 	const struct scsi_op *const *ops;     /* { spc_ops, sbc_ops, NULL }; later tables override */
-	const struct scsi_page *vpd, *mode;
+	const struct scsi_page *vpd;
+	const struct scsi_mode_page *mode;
 	int  (*open)(struct lu *lu, struct err *e);
 	void (*close)(struct lu *lu);
 };

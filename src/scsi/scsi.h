@@ -22,6 +22,8 @@
 #include "loop/loop.h"
 
 struct lu;
+struct lu_loop;
+struct lu_freeze;
 struct scsi_nexus;
 struct scsi_target;
 struct scsi_op;
@@ -39,6 +41,18 @@ enum scsi_status { /* SAM-5 5.3.1 */
 enum scsi_attr { SCSI_UNTAGGED, SCSI_SIMPLE, SCSI_ORDERED, SCSI_HEAD_OF_QUEUE, SCSI_ACA }; /* RFC 7143 11.3.1 values */
 
 enum { SCSI_IOV_INLINE = 18 }; /* 64 KiB of pages and two odd ends */
+
+/* Private to scsi/: a change of a logical unit's shared state, decided on its home loop, one at a time. */
+struct lu_job {
+	struct task  task;
+	struct list  node;
+	struct lu   *lu;
+	struct loop *from;                /* done() runs there */
+	void       (*run)(struct lu_job *j);
+	void       (*done)(struct lu_job *j);
+	uint16_t     ua;                  /* unit attention that the change causes, 0 = none */
+	uint64_t     ua_except;           /* id of the nexus that does not get it */
+};
 
 enum scsi_cmd_state { SCSI_CMD_IDLE, SCSI_CMD_WAIT_DATA, SCSI_CMD_HELD, SCSI_CMD_RUNNING, SCSI_CMD_DONE };
 
@@ -74,9 +88,14 @@ struct scsi_cmd {
 	enum scsi_cmd_state state;
 	bool                must_abort;
 	struct lu          *lu;
+	struct lu_loop     *ll;       /* its part on this loop */
 	const struct scsi_op *op;
 	struct list         in_nexus, in_lu;
 	struct task         task;
+	struct lu_job       job;
+	struct lu_freeze   *freeze;   /* held by this command, or NULL */
+	void              (*resume)(struct scsi_cmd *c); /* when HELD ends */
+	uint64_t            seq;      /* order of arrival in ll */
 	uint64_t            off, len; /* bytes on the medium while RUNNING: what freezes look at */
 	uint64_t            lba, nblk;
 	uint64_t            scratch[6]; /* of the op's exec */
@@ -113,10 +132,12 @@ struct scsi_tmf {
 	enum scsi_tmf_result result; /* valid in done() */
 	void               (*done)(struct scsi_tmf *t);
 	/* private */
-	struct task task;
-	struct lu  *lu;
-	unsigned    pending;
-	uint64_t    scratch[4];
+	struct task     task;
+	struct lu_loop *ll;
+	struct lu_job   job;
+	unsigned        next_lun; /* target reset: the next to reset */
+	uint64_t        nexus_id;
+	bool            with_data; /* ABORT TASK found its command */
 };
 void scsi_tmf(struct scsi_tmf *t);
 

@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * The logical unit: opening and closing (control thread), its shared state as jobs on its home loop, and waits
+ * for running commands (each on its loop). */
+#include <stdio.h>
+
+#include "scsi/priv.h"
+
+/* --- jobs: changes of shared state, one at a time, on home --- */
+
+static void job_back(struct task *t)
+{
+	struct lu_job *j = container_of(t, struct lu_job, task);
+
+	j->done(j);
+}
+
+static void job_arrives(struct task *t)
+{
+	struct lu_job *j = container_of(t, struct lu_job, task);
+	bool idle = list_empty(&j->lu->jobs);
+
+	list_add_tail(&j->lu->jobs, &j->node);
+	if (idle)
+		j->run(j);
+}
+
+void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
+	void (*done)(struct lu_job *j))
+{
+	j->lu = lu;
+	j->from = from;
+	j->run = run;
+	j->done = done;
+	j->ua = 0;
+	j->ua_except = 0;
+	j->task.run = job_arrives;
+	scsi_send(from, lu->home, &j->task);
+}
+
+void lu_job_end(struct lu_job *j)
+{
+	struct lu *lu = j->lu;
+
+	list_del(&j->node);
+	j->task.run = job_back;
+	scsi_send(lu->home, j->from, &j->task);
+	if (!list_empty(&lu->jobs)) {
+		struct lu_job *next = list_first(&lu->jobs, struct lu_job, node);
+		next->run(next);
+	}
+}
+
+static void publish_leg(struct round_leg *leg, void *ctx)
+{
+	struct lu_job *j = ctx;
+	struct lu_loop *ll = lu_on(j->lu, leg->loop);
+
+	ll->pub = j->lu->pub; /* stable: home runs no other job until this round is over */
+	if (j->ua)
+		ua_broadcast(ll, j->ua, j->ua_except);
+	round_leg_done(leg);
+}
+
+static void published(void *ctx)
+{
+	lu_job_end(ctx);
+}
+
+void lu_publish(struct lu_job *j)
+{
+	lu_derive(j->lu);
+	round_start(j->lu->home, publish_leg, published, j);
+}
+
+void lu_derive(struct lu *lu)
+{
+	struct lu_pub *p = &lu->pub;
+
+	mode_derive(lu);
+	p->not_ready = !p->blk ? SENSE(2, 0x04, 0x03) /* manual intervention required */
+		: p->ejected ? SENSE(2, 0x3a, 0x02) /* medium not present, tray open */
+		: p->stopped ? SENSE(2, 0x04, 0x02) /* initializing command required */
+		: 0;
+	p->alert = (p->not_ready ? LU_NOT_READY : 0) | (p->reserved_by ? LU_RESERVED : 0);
+	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
+		p->alert |= LU_WRITE_PROTECT;
+	p->nblk = p->blk ? atomic_load_explicit(&p->blk->bytes, memory_order_relaxed) / lu->bs : 0;
+}
+
+/* --- entering and waiting --- */
+
+void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c))
+{
+	struct lu_loop *ll = c->ll;
+
+	if (unlikely(!list_empty(&ll->frozen)) && c->len && lu_frozen(ll, c->off, c->len)) {
+		c->resume = fn;
+		c->state = SCSI_CMD_HELD;
+		return;
+	}
+	c->state = SCSI_CMD_RUNNING;
+	fn(c);
+}
+
+static bool wait_over(const struct lu_loop *ll, const struct lu_wait *w)
+{
+	const struct scsi_cmd *c;
+
+	if (!w->len && !w->seq)
+		return list_empty(&ll->cmds) && !ll->users;
+	list_for_each(c, &ll->cmds, in_lu) {
+		if (!w->len) {
+			if (c->must_abort && c->seq < w->seq)
+				return false;
+		} else if (c != w->except && c->state == SCSI_CMD_RUNNING && c->len &&
+			c->off < w->off + w->len && w->off < c->off + c->len) {
+			return false;
+		}
+	}
+	return true;
+}
+
+void lu_wait_check(struct lu_loop *ll)
+{
+	struct lu_wait *w, *tmp;
+	struct list over;
+
+	list_init(&over);
+	list_for_each_safe(w, tmp, &ll->waits, node) {
+		if (wait_over(ll, w)) {
+			list_del(&w->node);
+			list_add_tail(&over, &w->node);
+		}
+	}
+	while (!list_empty(&over)) {
+		w = list_first(&over, struct lu_wait, node);
+		list_del(&w->node);
+		list_add_tail(&scsi_loop(ll->loop)->wait_free, &w->node);
+		round_leg_done(w->leg);
+	}
+}
+
+static void wait_add(struct lu_loop *ll, const struct lu_wait *what)
+{
+	struct scsi_loop *sl = scsi_loop(ll->loop);
+	struct lu_wait *w;
+
+	if (wait_over(ll, what)) {
+		round_leg_done(what->leg);
+		return;
+	}
+	if (list_empty(&sl->wait_free)) {
+		w = malloc(sizeof(*w)); /* as many as wait at once, kept */
+		CHECK(w);
+	} else {
+		w = list_first(&sl->wait_free, struct lu_wait, node);
+		list_del(&w->node);
+	}
+	*w = *what;
+	list_add_tail(&ll->waits, &w->node);
+}
+
+void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint64_t len, struct scsi_cmd *except)
+{
+	wait_add(ll, &(struct lu_wait){ .leg = leg, .off = off, .len = len, .except = except });
+}
+
+void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg)
+{
+	wait_add(ll, &(struct lu_wait){ .leg = leg, .seq = ll->seq });
+}
+
+void lu_wait_all(struct lu_loop *ll, struct round_leg *leg)
+{
+	wait_add(ll, &(struct lu_wait){ .leg = leg });
+}
+
+/* --- opening --- */
+
+static const char *const no_choices[] = { NULL };
+
+const struct conf_field lu_conf_fields[] = {
+	{ "bs", CONF_BYTES, 0, offsetof(struct lu_conf, bs), NULL, NULL, NULL,
+	  "Logical block: 512 or 4096 bytes; what the device below demands if not given.", no_choices },
+	{ "pbs", CONF_BYTES, 0, offsetof(struct lu_conf, pbs), NULL, NULL, NULL,
+	  "Physical block in bytes, a power of two; the device's if not given.", no_choices },
+	{ "ro", CONF_BOOL, 0, offsetof(struct lu_conf, ro), "off", NULL, NULL, "Write protected.", no_choices },
+	{ "removable", CONF_BOOL, 0, offsetof(struct lu_conf, removable), "off", NULL, NULL,
+	  "The medium can be ejected and loaded.", no_choices },
+	{ "wce", CONF_BOOL, 0, offsetof(struct lu_conf, wce), "on", NULL, NULL,
+	  "Write cache: off makes every write durable before its status.", no_choices },
+	{ "serial", CONF_TEXT, 0, offsetof(struct lu_conf, serial), NULL, NULL, NULL,
+	  "Unit serial number and identity, at most 64 characters; random for life if not given.", no_choices },
+	{ "vendor", CONF_TEXT, 0, offsetof(struct lu_conf, vendor), NULL, NULL, NULL,
+	  "INQUIRY vendor, at most 8 characters.", no_choices },
+	{ "product", CONF_TEXT, 0, offsetof(struct lu_conf, product), NULL, NULL, NULL,
+	  "INQUIRY product, at most 16 characters.", no_choices },
+	{ "revision", CONF_TEXT, 0, offsetof(struct lu_conf, revision), NULL, NULL, NULL,
+	  "INQUIRY revision, at most 4 characters.", no_choices },
+	{ .name = NULL },
+};
+
+static int check_text(const char *name, const char *v, size_t max, struct err *e)
+{
+	if (!v)
+		return 0;
+	if (!*v || strlen(v) > max)
+		return err_at(e, -EINVAL, name, "%s must have 1 to %zu characters", name, max);
+	for (; *v; v++)
+		if (*v < 0x20 || *v > 0x7e)
+			return err_at(e, -EINVAL, name, "%s must be printable ASCII", name);
+	return 0;
+}
+
+static int conf_check(const struct lu_conf *conf, struct err *e)
+{
+	if (conf->bs && conf->bs != 512 && conf->bs != 4096)
+		return err_at(e, -EINVAL, "bs", "block size %llu is neither 512 nor 4096",
+			(unsigned long long)conf->bs);
+	if (conf->pbs && (conf->pbs < 512 || conf->pbs > 1 << 20 || (conf->pbs & (conf->pbs - 1))))
+		return err_at(e, -EINVAL, "pbs", "physical block size %llu is not a power of two from 512 to 1MiB",
+			(unsigned long long)conf->pbs);
+	if (conf->bs && conf->pbs && conf->pbs < conf->bs)
+		return err_at(e, -EINVAL, "pbs", "physical block is smaller than the logical block");
+	int r = check_text("serial", conf->serial, 64, e);
+	r = r ? r : check_text("vendor", conf->vendor, 8, e);
+	r = r ? r : check_text("product", conf->product, 16, e);
+	return r ? r : check_text("revision", conf->revision, 4, e);
+}
+
+static char *dup_or_null(const char *s)
+{
+	return s ? strdup(s) : NULL;
+}
+
+static void conf_copy(struct lu_conf *to, const struct lu_conf *from)
+{
+	*to = *from;
+	to->serial = dup_or_null(from->serial);
+	to->vendor = dup_or_null(from->vendor);
+	to->product = dup_or_null(from->product);
+	to->revision = dup_or_null(from->revision);
+}
+
+/* 128 bits from a serial number that the administrator gave: FNV-1a, twice with different seeds. */
+static void id_from_serial(uint8_t id[16], const char *serial)
+{
+	for (unsigned half = 0; half < 2; half++) {
+		uint64_t h = 0xcbf29ce484222325u + half * 0x9e3779b97f4a7c15u;
+		for (const char *s = serial; *s; s++)
+			h = (h ^ (uint8_t)*s) * 0x100000001b3u;
+		h ^= h >> 32;
+		h *= 0xd6e8feb86659fd93u;
+		put_be64(id + half * 8, h ^ h >> 32);
+	}
+}
+
+static int lu_identify(struct lu *lu, const struct blk *blk, struct err *e)
+{
+	if (lu->conf.serial) {
+		snprintf(lu->serial, sizeof(lu->serial), "%s", lu->conf.serial);
+		id_from_serial(lu->id, lu->conf.serial);
+		return 0;
+	}
+	int r = lu->store->identity(lu->store->ctx, lu->name, blk && (blk->caps & BLK_VOLATILE), lu->id, e);
+	for (unsigned i = 0; !r && i < 16; i++)
+		snprintf(lu->serial + 2 * i, 3, "%02x", lu->id[i]);
+	return r;
+}
+
+/* Block sizes, once the medium below is known. */
+static int lu_fit(struct lu *lu, const struct blk *blk, struct err *e)
+{
+	uint64_t bs = lu->conf.bs ? lu->conf.bs : MAX(512u, blk->block_bytes);
+
+	if (lu->bs && lu->bs != bs && !lu->conf.bs)
+		bs = lu->bs; /* initiators have seen this size already */
+	if (bs < blk->block_bytes)
+		return err_at(e, -EINVAL, "bs", "block size %llu is below the %u that %s demands",
+			(unsigned long long)bs, blk->block_bytes, blk->name);
+	lu->bs = (uint32_t)bs;
+	lu->pbs = (uint32_t)(lu->conf.pbs ? lu->conf.pbs : MAX(4096u, blk->phys_bytes));
+	lu->pbs = MAX(lu->pbs, lu->bs);
+	lu->thin = blk->caps & BLK_CAN_DISCARD;
+	return 0;
+}
+
+static struct lu_loop *lu_loop_new(struct lu *lu, struct loop *l, const struct scsi_optab *ops)
+{
+	struct lu_loop *ll = aligned_alloc(64, (sizeof(*ll) + 63) / 64 * 64);
+
+	if (!ll)
+		return NULL;
+	memset(ll, 0, sizeof(*ll));
+	ll->lu = lu;
+	ll->loop = l;
+	ll->ops = ops;
+	ll->shift = (uint8_t)__builtin_ctz(lu->bs);
+	ll->pub = lu->pub;
+	ll->seq = 1;
+	list_init(&ll->cmds);
+	list_init(&ll->frozen);
+	list_init(&ll->waits);
+	return ll;
+}
+
+static void lu_free(struct lu *lu)
+{
+	if (!lu)
+		return;
+	for (unsigned i = 0; i < lu->nloops; i++)
+		free(lu->ll[i]);
+	free(lu->conf.serial);
+	free(lu->conf.vendor);
+	free(lu->conf.product);
+	free(lu->conf.revision);
+	free(lu->name);
+	free(lu);
+}
+
+/* One dispatch table per device type, made on first use; control thread. */
+static const struct scsi_optab *optab_of(const struct lu_type *type)
+{
+	static struct { const struct lu_type *type; struct scsi_optab tab; } known[8];
+
+	for (unsigned i = 0; i < ARRAY_LEN(known); i++) {
+		if (known[i].type == type)
+			return &known[i].tab;
+		if (!known[i].type) {
+			known[i].type = type;
+			scsi_optab_fill(&known[i].tab, type->ops);
+			return &known[i].tab;
+		}
+	}
+	return NULL;
+}
+
+static struct lu *lu_alloc(const struct lu_type *type, const char *name, const struct lu_conf *conf,
+	const struct lu_store *store)
+{
+	static unsigned next_home;
+	struct lu *lu = calloc(1, sizeof(*lu) + LIM_LOOPS * sizeof(lu->ll[0]));
+
+	if (!lu)
+		return NULL;
+	lu->type = type;
+	lu->name = strdup(name);
+	conf_copy(&lu->conf, conf);
+	lu->store = store;
+	lu->home = loop_group.loop[next_home++ % loop_group.n];
+	list_init(&lu->jobs);
+	list_init(&lu->freezes);
+	if (!lu->name) {
+		lu_free(lu);
+		return NULL;
+	}
+	return lu;
+}
+
+static int lu_add_loops(struct lu *lu)
+{
+	const struct scsi_optab *ops = optab_of(lu->type);
+
+	CHECK(ops);
+	for (unsigned i = 0; i < loop_group.n; i++) {
+		unsigned at = loop_index(loop_group.loop[i]);
+		lu->ll[at] = lu_loop_new(lu, loop_group.loop[i], ops);
+		lu->nloops = MAX(lu->nloops, at + 1);
+		if (!lu->ll[at])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const struct lu_conf *conf,
+	struct blk *blk, const struct lu_store *store, struct err *e)
+{
+	int r = conf_check(conf, e);
+	if (r)
+		return r;
+	struct lu *lu = lu_alloc(type, name, conf, store);
+	if (!lu)
+		return err_set(e, -ENOMEM, "out of memory");
+	lu->bs = conf->bs ? (uint32_t)conf->bs : 512;
+	lu->pbs = conf->pbs ? (uint32_t)conf->pbs : 4096;
+	r = lu_identify(lu, blk, e);
+	if (!r && blk) {
+		lu->bs = 0;
+		r = lu_fit(lu, blk, e);
+	}
+	lu->blk = lu->pub.blk = blk;
+	if (!r && type->open)
+		r = type->open(lu, e);
+	if (!r) {
+		mode_load(lu);
+		lu_derive(lu);
+		r = lu_add_loops(lu) ? err_set(e, -ENOMEM, "out of memory") : 0;
+	}
+	if (r) {
+		lu_free(lu);
+		return r;
+	}
+	*ret = lu;
+	return 0;
+}
+
+/* --- changes from the control thread --- */
+
+struct control_job { struct lu_job job; struct blk *blk; uint64_t nblk; };
+
+static void close_start(struct lu *lu);
+
+static void control_job_done(struct lu_job *j)
+{
+	struct lu *lu = j->lu;
+
+	free(container_of(j, struct control_job, job));
+	if (--lu->control_jobs == 0 && lu->closing)
+		close_start(lu);
+}
+
+static int control_job(struct lu *lu, struct blk *blk, void (*run)(struct lu_job *j))
+{
+	struct control_job *cj = calloc(1, sizeof(*cj));
+
+	if (!cj)
+		return -ENOMEM;
+	cj->blk = blk;
+	lu->control_jobs++;
+	lu_job_start(&cj->job, lu, scsi_control, run, control_job_done);
+	return 0;
+}
+
+static void run_attach(struct lu_job *j)
+{
+	j->lu->pub.blk = container_of(j, struct control_job, job)->blk;
+	j->ua = UA_MEDIUM_CHANGED;
+	lu_publish(j);
+}
+
+int lu_attach(struct lu *lu, struct blk *blk, struct err *e)
+{
+	if (lu->blk)
+		return err_set(e, -EBUSY, "%s has its medium already", lu->name);
+	uint32_t bs = lu->bs;
+	int r = lu_fit(lu, blk, e);
+	if (r)
+		return r;
+	if (lu->bs != bs)
+		return err_at(e, -EINVAL, "bs", "block size changed from %u to %u", bs, lu->bs);
+	lu->blk = blk;
+	r = control_job(lu, blk, run_attach);
+	if (r) {
+		lu->blk = NULL;
+		return err_set(e, r, "out of memory");
+	}
+	return 0;
+}
+
+static void run_capacity(struct lu_job *j)
+{
+	uint64_t before = j->lu->pub.nblk;
+
+	lu_derive(j->lu);
+	j->ua = j->lu->pub.nblk != before ? UA_CAPACITY_CHANGED : 0;
+	lu_publish(j);
+}
+
+void lu_capacity_changed(struct lu *lu)
+{
+	control_job(lu, NULL, run_capacity); /* out of memory: the next poll of the size tries again */
+}
+
+/* --- closing --- */
+
+static void close_leg(struct round_leg *leg, void *ctx)
+{
+	lu_wait_all(lu_on(ctx, leg->loop), leg);
+}
+
+static void closed(void *ctx)
+{
+	struct lu *lu = ctx;
+	void (*gone)(void *) = lu->gone;
+	void *gone_ctx = lu->gone_ctx;
+
+	if (lu->type->close)
+		lu->type->close(lu);
+	if (lu->blk)
+		blk_close(lu->blk);
+	lu_free(lu);
+	if (gone)
+		gone(gone_ctx);
+}
+
+static void close_start(struct lu *lu)
+{
+	round_start(scsi_control, close_leg, closed, lu);
+}
+
+void lu_close(struct lu *lu, void (*gone)(void *ctx), void *ctx)
+{
+	lu->closing = true;
+	lu->gone = gone;
+	lu->gone_ctx = ctx;
+	if (!lu->control_jobs)
+		close_start(lu);
+}
+
+/* --- questions --- */
+
+const char *lu_name(const struct lu *lu)
+{
+	return lu->name;
+}
+
+uint64_t lu_bytes(const struct lu *lu)
+{
+	return lu->blk ? atomic_load_explicit(&lu->blk->bytes, memory_order_relaxed) / lu->bs * lu->bs : 0;
+}
+
+struct blk *lu_blk(struct lu *lu)
+{
+	return lu->blk;
+}
+
+void lu_stats(const struct lu *lu, struct lu_stats *ret)
+{
+	uint64_t sum[6] = { 0 };
+
+	for (unsigned i = 0; i < lu->nloops; i++)
+		for (unsigned k = 0; lu->ll[i] && k < 6; k++)
+			sum[k] += __atomic_load_n(&lu->ll[i]->stat[k], __ATOMIC_RELAXED);
+	*ret = (struct lu_stats){ sum[0], sum[1], sum[2], sum[3], sum[4], sum[5] };
+}

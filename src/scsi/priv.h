@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * What the files of scsi/ share and nobody else may see. Everything that carries a lu_loop or a nexus is used
+ * on that loop only; struct lu's shared state is changed on lu->home only, by jobs, one after the other. */
+#ifndef LUNETTE_SCSI_PRIV_H
+#define LUNETTE_SCSI_PRIV_H
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "loop/round.h"
+#include "scsi/lu.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Sense key, ASC and ASCQ in one number. */
+#define SENSE(key, asc, ascq) ((uint32_t)(key) << 16 | (uint32_t)(asc) << 8 | (uint32_t)(ascq))
+/* ASC and ASCQ of a unit attention. */
+#define UA(asc, ascq) ((uint16_t)((asc) << 8 | (ascq)))
+enum {
+	UA_POWER_ON = UA(0x29, 0x01), UA_TARGET_RESET = UA(0x29, 0x02), UA_LU_RESET = UA(0x29, 0x03),
+	UA_NEXUS_LOSS = UA(0x29, 0x07), UA_MEDIUM_CHANGED = UA(0x28, 0x00), UA_MODE_CHANGED = UA(0x2a, 0x01),
+	UA_CAPACITY_CHANGED = UA(0x2a, 0x09), UA_RESERVATIONS_RELEASED = UA(0x2a, 0x04),
+	UA_CLEARED = UA(0x2f, 0x00), UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_INQUIRY_CHANGED = UA(0x3f, 0x03),
+};
+#define SENSE_INVALID_OPCODE SENSE(5, 0x20, 0x00)
+#define SENSE_LBA_RANGE SENSE(5, 0x21, 0x00)
+#define SENSE_INVALID_FIELD SENSE(5, 0x24, 0x00)
+#define SENSE_NO_LUN SENSE(5, 0x25, 0x00)
+#define SENSE_INVALID_PARAM SENSE(5, 0x26, 0x00)
+#define SENSE_PARAM_LENGTH SENSE(5, 0x1a, 0x00)
+#define SENSE_WRITE_PROTECTED SENSE(7, 0x27, 0x00)
+#define SENSE_SOFT_PROTECTED SENSE(7, 0x27, 0x02)
+#define SENSE_MISCOMPARE SENSE(0xe, 0x1d, 0x00)
+
+/* --- shared state of a logical unit, one immutable copy per loop --- */
+enum { LU_NOT_READY = 1u << 0, LU_WRITE_PROTECT = 1u << 1, LU_RESERVED = 1u << 2 };
+struct lu_pub {
+	uint64_t    nblk;         /* capacity, logical blocks */
+	struct blk *blk;          /* NULL: none attached */
+	uint64_t    reserved_by;  /* nexus id, 0 = nobody (SPC-2 RESERVE) */
+	uint32_t    alert;        /* LU_*: 0 = every command passes the slow gates */
+	uint32_t    not_ready;    /* SENSE(), 0 = ready */
+	bool        wce, d_sense, swp;
+	bool        ejected, stopped;
+	uint32_t    prevents;     /* nexuses that prevent removal */
+	uint8_t     mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* current values */
+};
+
+/* A wait for commands of one loop to end; see lu_wait_*(). */
+struct lu_wait {
+	struct list       node;
+	struct round_leg *leg;
+	uint64_t          off, len;  /* RUNNING commands that overlap, if len */
+	struct scsi_cmd  *except;
+	uint64_t          seq;       /* else commands marked must_abort that came before; 0 = everything */
+};
+
+/* A logical unit's part on one loop. */
+struct scsi_optab;
+struct lu_loop {
+	struct lu   *lu;
+	struct loop *loop;
+	const struct scsi_optab *ops;
+	uint8_t      shift;          /* log2 of the logical block */
+	struct lu_pub pub;
+	struct list  cmds;           /* scsi_cmd.in_lu, in order of arrival */
+	struct list  frozen;         /* freeze_at.node: ranges that new commands must not enter */
+	struct list  waits;          /* lu_wait.node */
+	unsigned     users;          /* task management, freezes: reasons to stay besides cmds */
+	uint64_t     seq;
+	uint64_t     stat[6];        /* in the order of struct lu_stats; written here, read anywhere */
+};
+
+struct lu {
+	const struct lu_type *type;
+	char           *name;
+	struct lu_conf  conf;
+	const struct lu_store *store;
+	uint8_t         id[16];
+	char            serial[65];
+	uint32_t        bs, pbs;
+	bool            thin;         /* unmap frees space */
+	struct loop    *home;
+	struct blk     *blk;          /* control thread */
+	struct lu_pub   pub;          /* home: the truth */
+	struct list     jobs;         /* home: lu_job.node, the first runs */
+	struct list     freezes;      /* home: lu_freeze.node, in order of request */
+	uint8_t         saved[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* home */
+	unsigned        control_jobs; /* control: jobs that it has under way */
+	bool            closing;      /* control */
+	void          (*gone)(void *ctx);
+	void           *gone_ctx;
+	unsigned        nloops;
+	struct lu_loop *ll[];
+};
+
+/* I_T_L nexus: one initiator port and one logical unit. On the nexus' loop. */
+struct itl {
+	struct lu_loop *ll;           /* NULL: no logical unit at this LUN */
+	uint8_t         nua;
+	bool            prevents;     /* PREVENT ALLOW MEDIUM REMOVAL of this nexus */
+	uint16_t        ua[LIM_UA];   /* oldest first */
+};
+
+struct lun_map { unsigned n; struct lu *lu[]; }; /* by LUN; immutable, shared by all loops */
+
+struct scsi_nexus {
+	uint64_t     id;              /* never reused in this process */
+	struct scsi_target *target;
+	struct loop *loop;
+	struct list  node;            /* scsi_loop.nexuses */
+	struct list  cmds;            /* scsi_cmd.in_nexus */
+	unsigned     nlun;
+	struct itl  *itl;             /* by LUN */
+	const struct lun_map *map;
+	uint16_t     tpgt;
+	uint8_t      isid[6];
+	bool         closing, release_prevent; /* the unit being released was prevented by this nexus */
+	unsigned     tmfs;            /* task management functions under way */
+	unsigned     next_lun;        /* closing: next LUN whose holds are released */
+	struct lu_loop *release;
+	struct lu_job job;
+	void       (*gone)(void *ctx);
+	void        *gone_ctx;
+	char         initiator[LIM_ISCSI_NAME + 1];
+};
+
+struct scsi_target {
+	char        *name;
+	struct lun_map *map;          /* control: the newest */
+	struct lun_map *old;          /* control: being replaced */
+	bool         changing;
+	void       (*done)(void *ctx);
+	void        *done_ctx;
+	const struct lun_map *per_loop[LIM_LOOPS]; /* each on its loop */
+};
+
+/* What scsi/ keeps per loop. */
+enum { IOV_BLOCK = LIM_TRANSFER / 4096 + 32, IOV_BLOCKS_KEPT = 16, IOV_PAGE = 256 };
+struct iov_block { union { struct iov_block *next; struct iovec iov[IOV_BLOCK]; }; };
+struct scsi_loop {
+	struct list      nexuses;
+	uint64_t         next_id;
+	struct iov_block *iov_free;
+	unsigned         niov_free;
+	struct lu_freeze *freeze_free;
+	struct list      wait_free;
+};
+extern struct scsi_loop *scsi_loops[LIM_LOOPS];
+extern struct loop *scsi_control;
+static inline struct scsi_loop *scsi_loop(const struct loop *l)
+{
+	return scsi_loops[loop_index(l)];
+}
+static inline struct lu_loop *lu_on(const struct lu *lu, const struct loop *l)
+{
+	return lu->ll[loop_index(l)];
+}
+/* Queue t on `to`, called on `from`. */
+static inline void scsi_send(struct loop *from, struct loop *to, struct task *t)
+{
+	if (from == to)
+		loop_defer(to, t);
+	else
+		loop_post(to, t);
+}
+
+/* --- scsi.c --- */
+/* Dispatch table of a device type, made from its rows. */
+struct scsi_slot { const struct scsi_op *op; uint64_t deny[2]; };
+struct scsi_optab { const struct scsi_op *const *tables; struct scsi_slot slot[256]; };
+void scsi_optab_fill(struct scsi_optab *t, const struct scsi_op *const *tables);
+const struct scsi_op *scsi_optab_find(const struct scsi_optab *t, uint8_t opcode, int action);
+/* Ends the command from the loop's queue: now when the caller runs from there, else deferred. */
+void scsi_end(struct scsi_cmd *c);
+void scsi_reply(struct scsi_cmd *c, enum scsi_status status);
+void scsi_reply_sense(struct scsi_cmd *c, uint32_t sense);
+void scsi_end_sense(struct scsi_cmd *c, uint32_t sense);
+/* INVALID FIELD IN CDB (or parameter list, by `sense`) with a field pointer; bit < 0: byte only. */
+void scsi_reply_field(struct scsi_cmd *c, uint32_t sense, unsigned byte, int bit);
+/* Sends buf[0..len), cut to the allocation length of the CDB and the initiator's room. */
+void scsi_reply_data(struct scsi_cmd *c, const void *buf, size_t len);
+/* The same for data that lies in c->iov already (scsi_data_alloc(len)). */
+void scsi_reply_pages(struct scsi_cmd *c, uint64_t len);
+void scsi_abort(struct scsi_cmd *c); /* its done() will run with aborted set; the caller waits */
+uint64_t scsi_alloc_len(const struct scsi_cmd *c);
+static inline uint64_t scsi_field(const uint8_t *cdb, struct scsi_field f)
+{
+	switch (f.bytes) {
+	case 2: return be16(cdb + f.at);
+	case 4: return be32(cdb + f.at);
+	case 8: return be64(cdb + f.at);
+	default: return be_field(cdb + f.at, f.bytes);
+	}
+}
+
+/* --- data.c --- */
+int  scsi_iov_reserve(struct scsi_cmd *c, unsigned n);
+void scsi_data_put(struct scsi_cmd *c, size_t at, const void *src, size_t n);
+void scsi_data_get(const struct scsi_cmd *c, size_t at, void *dst, size_t n);
+void scsi_data_trim(struct scsi_cmd *c, uint64_t len); /* drops what lies beyond */
+void scsi_loop_free_iov(struct scsi_loop *sl);
+
+/* --- sense.c --- */
+struct sense_extra { bool has_info, has_field, in_cdb; uint64_t info; uint16_t byte; int bit; };
+unsigned sense_fill(uint8_t *p, bool descriptor, uint32_t sense, const struct sense_extra *x);
+/* Turns c->io.status of a failed request into status and sense; the only errno -> sense table. */
+void sense_from_errno(struct scsi_cmd *c, int err, bool writes, uint64_t fail_off);
+void sense_set(struct scsi_cmd *c, uint32_t sense, const struct sense_extra *x);
+
+/* --- lu.c --- */
+void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
+	void (*done)(struct lu_job *j));
+void lu_job_end(struct lu_job *j);     /* home */
+void lu_publish(struct lu_job *j);     /* home: copies lu->pub to every loop with j's unit attention, ends j */
+void lu_derive(struct lu *lu);         /* home: pub's flags from its facts */
+/* Runs fn on the command's behalf once no frozen range overlaps c->off, c->len. */
+void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c));
+void lu_wait_check(struct lu_loop *ll);
+/* Ends leg when the commands have ended: RUNNING ones in off, len but `except`; or, with len 0, those marked
+ * must_abort that came before now; all of them with everything. */
+void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint64_t len, struct scsi_cmd *except);
+void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg);
+void lu_wait_all(struct lu_loop *ll, struct round_leg *leg);
+
+/* --- freeze.c --- */
+/* Holds new commands that overlap on every loop; granted() runs on `from` when the old ones have ended. own: the
+ * command on whose behalf, which does not wait for itself; may be NULL. NULL when memory is exhausted. */
+struct lu_freeze *lu_freeze(struct lu_loop *ll, uint64_t off, uint64_t len, struct scsi_cmd *own,
+	void (*granted)(struct lu_freeze *fz));
+struct scsi_cmd *lu_freeze_own(const struct lu_freeze *fz);
+/* On the loop of lu_freeze(), also before it was granted (granted() is then not called). Frees fz. */
+void lu_thaw(struct lu_freeze *fz);
+bool lu_frozen(const struct lu_loop *ll, uint64_t off, uint64_t len);
+void freeze_pool_free(struct scsi_loop *sl);
+
+/* --- ua.c --- */
+void ua_add(struct itl *itl, uint16_t ua);
+void ua_add_first(struct itl *itl, uint16_t ua);
+bool ua_take(struct itl *itl, uint16_t ua);  /* removes it; was it there? */
+uint16_t ua_pop(struct itl *itl);
+/* Every nexus of this loop that sees the unit, but the one with that id. */
+void ua_broadcast(struct lu_loop *ll, uint16_t ua, uint64_t except_id);
+struct itl *scsi_itl(struct scsi_cmd *c);
+
+/* --- target.c --- */
+int  lun_decode(const uint8_t lun[8]); /* -1: not an address that we use */
+void lun_encode(uint8_t lun[8], unsigned n);
+void nexus_check(struct scsi_nexus *n);
+
+/* --- mode.c --- */
+void mode_reset(struct lu *lu, uint8_t to[MODE_PAGES_MAX][MODE_PAGE_MAX]); /* defaults of type and conf */
+int  mode_index(const struct lu *lu, uint8_t page);
+void mode_load(struct lu *lu); /* saved values, control thread */
+void mode_derive(struct lu *lu);
+
+/* --- command tables --- */
+extern const struct scsi_op spc_ops[], sbc_ops[];
+extern const struct scsi_page disk_vpd[];
+extern const struct scsi_mode_page disk_mode[];
+void spc_inquiry(struct scsi_cmd *c);
+void spc_report_luns(struct scsi_cmd *c);
+void spc_request_sense(struct scsi_cmd *c);
+void spc_test_unit_ready(struct scsi_cmd *c);
+void spc_mode_sense(struct scsi_cmd *c);
+void spc_mode_select(struct scsi_cmd *c);
+void spc_reserve(struct scsi_cmd *c);
+void spc_release(struct scsi_cmd *c);
+void spc_prevent_allow(struct scsi_cmd *c);
+void spc_report_opcodes(struct scsi_cmd *c);
+void spc_report_tmf(struct scsi_cmd *c);
+const struct scsi_page *vpd_find(const struct lu *lu, uint8_t page);
+int  vpd_supported(struct scsi_cmd *c, uint8_t *p, size_t n);
+uint64_t sbc_write_same_max(unsigned shift); /* logical blocks */
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Primary commands (SPC-4 6) that every device type has. On the command's loop. */
+#include "scsi/priv.h"
+
+static void pad_copy(uint8_t *p, size_t n, const char *s)
+{
+	memset(p, ' ', n);
+	memcpy(p, s, strnlen(s, n));
+}
+
+/* --- INQUIRY --- */
+
+static const uint16_t version_descriptors[] = {
+	0x00a0, /* SAM-5 */
+	0x0960, /* iSCSI */
+	0x0460, /* SPC-4 */
+	0x04c0, /* SBC-3 */
+};
+
+static void inquiry_standard(struct scsi_cmd *c)
+{
+	const struct lu *lu = c->lu;
+	uint8_t p[96] = { 0 };
+
+	p[0] = lu ? lu->type->device_type : 0x7f; /* 7Fh: no device here, and none can be */
+	p[1] = lu && lu->conf.removable ? 0x80 : 0;
+	p[2] = 0x06; /* SPC-4 */
+	p[3] = 0x12; /* HISUP, response data format 2 */
+	p[4] = sizeof(p) - 5;
+	p[7] = 0x02; /* CMDQUE */
+	pad_copy(p + 8, 8, lu && lu->conf.vendor ? lu->conf.vendor : "LUNETTE");
+	pad_copy(p + 16, 16, lu && lu->conf.product ? lu->conf.product : "VIRTUAL DISK");
+	pad_copy(p + 32, 4, lu && lu->conf.revision ? lu->conf.revision : LUNETTE_VERSION);
+	for (unsigned i = 0; i < ARRAY_LEN(version_descriptors); i++)
+		put_be16(p + 58 + 2 * i, version_descriptors[i]);
+	scsi_reply_data(c, p, sizeof(p));
+}
+
+static void inquiry_vpd(struct scsi_cmd *c)
+{
+	const struct scsi_page *page = c->lu ? vpd_find(c->lu, c->cdb[2]) : NULL;
+	uint8_t p[1024];
+	int n = page ? page->fill(c, p + 4, sizeof(p) - 4) : -ENOENT;
+
+	if (n < 0) {
+		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, -1);
+		return;
+	}
+	p[0] = c->lu->type->device_type;
+	p[1] = c->cdb[2];
+	put_be16(p + 2, (uint16_t)n);
+	scsi_reply_data(c, p, (size_t)n + 4);
+}
+
+void spc_inquiry(struct scsi_cmd *c)
+{
+	if (c->cdb[1] & 1)
+		inquiry_vpd(c);
+	else if (c->cdb[2])
+		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, -1);
+	else
+		inquiry_standard(c);
+}
+
+/* --- REPORT LUNS --- */
+
+void spc_report_luns(struct scsi_cmd *c)
+{
+	const struct scsi_nexus *n = c->nexus;
+	struct itl *itl = c->ll ? scsi_itl(c) : NULL;
+	uint8_t p[8] = { 0 };
+	uint32_t len = 8;
+
+	if (c->cdb[2] > 2) {
+		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, -1);
+		return;
+	}
+	for (unsigned i = 0; c->cdb[2] != 1 && i < n->nlun; i++) /* 1: well known units, we have none */
+		len += n->itl[i].ll ? 8 : 0;
+	if (scsi_data_alloc(c, len)) {
+		scsi_reply_sense(c, SENSE(0xb, 0x55, 0x03));
+		return;
+	}
+	put_be32(p, len - 8);
+	scsi_data_put(c, 0, p, 8);
+	for (unsigned i = 0, at = 8; at < len; i++) {
+		if (!n->itl[i].ll)
+			continue;
+		lun_encode(p, i);
+		scsi_data_put(c, at, p, 8);
+		at += 8;
+	}
+	if (itl)
+		ua_take(itl, UA_LUNS_CHANGED); /* SPC-4 6.33: this is what it asked for */
+	scsi_reply_pages(c, len);
+}
+
+/* --- REQUEST SENSE, TEST UNIT READY --- */
+
+/* SPC-4 6.39: GOOD with the sense data as data; a pending unit attention is reported and cleared. */
+void spc_request_sense(struct scsi_cmd *c)
+{
+	struct itl *itl = c->ll ? scsi_itl(c) : NULL;
+	uint32_t sense = 0;
+	uint8_t p[LIM_SENSE];
+
+	if (!c->ll)
+		sense = SENSE_NO_LUN;
+	else if (itl && itl->nua)
+		sense = SENSE(6, 0, 0) | ua_pop(itl);
+	else if (c->ll->pub.not_ready)
+		sense = c->ll->pub.not_ready;
+	scsi_reply_data(c, p, sense_fill(p, c->cdb[1] & 1, sense, NULL));
+}
+
+void spc_test_unit_ready(struct scsi_cmd *c)
+{
+	scsi_reply(c, SCSI_GOOD);
+}
+
+#define ALL2 0xff, 0xff
+#define ALL4 ALL2, ALL2
+
+const struct scsi_op spc_ops[] = {
+	{ .opcode = 0x00, .name = "TEST UNIT READY", .spec = "SPC-4 6.47", .cdb_len = 6,
+	  .flags = SCSI_MEDIUM | SCSI_PR_FREE | SCSI_RES_CONFLICT, .exec = spc_test_unit_ready,
+	  .usage = { 0x00 } },
+	{ .opcode = 0x03, .name = "REQUEST SENSE", .spec = "SPC-4 6.39", .cdb_len = 6, .alloc = { 4, 1 },
+	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN, .exec = spc_request_sense,
+	  .usage = { 0x03, 0x01, 0, 0, 0xff } },
+	{ .opcode = 0x12, .name = "INQUIRY", .spec = "SPC-4 6.6", .cdb_len = 6, .alloc = { 3, 2 },
+	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN, .exec = spc_inquiry,
+	  .usage = { 0x12, 0x01, 0xff, ALL2 } },
+	{ .opcode = 0x1a, .name = "MODE SENSE (6)", .spec = "SPC-4 6.13", .cdb_len = 6, .alloc = { 4, 1 },
+	  .flags = SCSI_IN | SCSI_PR_READ, .exec = spc_mode_sense, .usage = { 0x1a, 0x08, 0xff, 0xff, 0xff } },
+	{ .opcode = 0x5a, .name = "MODE SENSE (10)", .spec = "SPC-4 6.14", .cdb_len = 10, .alloc = { 7, 2 },
+	  .flags = SCSI_IN | SCSI_PR_READ, .exec = spc_mode_sense,
+	  .usage = { 0x5a, 0x18, 0xff, 0xff, 0, 0, 0, ALL2 } },
+	{ .opcode = 0xa0, .name = "REPORT LUNS", .spec = "SPC-4 6.33", .cdb_len = 12, .alloc = { 6, 4 },
+	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN, .exec = spc_report_luns,
+	  .usage = { 0xa0, 0, 0xff, 0, 0, 0, ALL4 } },
+	{ .name = NULL },
+};

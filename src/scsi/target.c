@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * The target device: a name and a LUN map of which every loop has the same immutable copy, and the I_T nexuses,
+ * each on its loop. */
+#include <stdio.h>
+
+#include "scsi/priv.h"
+
+/* --- LUN addressing, SAM-5 4.7: peripheral device and flat space --- */
+
+int lun_decode(const uint8_t lun[8])
+{
+	static const uint8_t zero[6];
+
+	if (unlikely(memcmp(lun + 2, zero, 6)))
+		return -1;
+	if (likely(lun[0] == 0))
+		return lun[1];
+	if (lun[0] >> 6 == 1)
+		return (lun[0] & 0x3f) << 8 | lun[1];
+	return -1;
+}
+
+void lun_encode(uint8_t lun[8], unsigned n)
+{
+	memset(lun, 0, 8);
+	put_be16(lun, (uint16_t)(n < 256 ? n : 0x4000 | n));
+}
+
+/* --- the map --- */
+
+struct scsi_target *scsi_target_new(const char *name)
+{
+	struct scsi_target *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->name = strdup(name);
+	t->map = calloc(1, sizeof(*t->map));
+	if (!t->name || !t->map) {
+		scsi_target_free(t);
+		return NULL;
+	}
+	for (unsigned i = 0; i < LIM_LOOPS; i++)
+		t->per_loop[i] = t->map;
+	return t;
+}
+
+void scsi_target_free(struct scsi_target *t)
+{
+	if (!t)
+		return;
+	free(t->name);
+	free(t->map);
+	free(t);
+}
+
+const char *scsi_target_name(const struct scsi_target *t)
+{
+	return t->name;
+}
+
+/* The nexus' part of a map; keeps the state of the units that stay. */
+static struct itl *itl_new(const struct scsi_nexus *n, const struct lun_map *map, uint16_t first_ua)
+{
+	struct itl *itl = calloc(map->n + 1, sizeof(*itl));
+
+	for (unsigned i = 0; itl && i < map->n; i++) {
+		if (!map->lu[i])
+			continue;
+		if (i < n->nlun && n->itl[i].ll && n->itl[i].ll->lu == map->lu[i]) {
+			itl[i] = n->itl[i];
+			continue;
+		}
+		itl[i].ll = lu_on(map->lu[i], n->loop);
+		ua_add(&itl[i], first_ua);
+	}
+	return itl;
+}
+
+static bool map_same(const struct lun_map *a, const struct lun_map *b)
+{
+	for (unsigned i = 0; i < MAX(a->n, b->n); i++)
+		if ((i < a->n ? a->lu[i] : NULL) != (i < b->n ? b->lu[i] : NULL))
+			return false;
+	return true;
+}
+
+static void nexus_remap(struct scsi_nexus *n, const struct lun_map *map)
+{
+	bool same = map_same(n->map, map);
+	struct itl *itl = itl_new(n, map, UA_POWER_ON);
+
+	CHECK(itl); /* some bytes per LUN, on a change by the administrator */
+	free(n->itl);
+	n->itl = itl;
+	n->nlun = map->n;
+	n->map = map;
+	for (unsigned i = 0; !same && i < n->nlun; i++)
+		if (itl[i].ll)
+			ua_add(&itl[i], UA_LUNS_CHANGED);
+}
+
+static void map_leg(struct round_leg *leg, void *ctx)
+{
+	struct scsi_target *t = ctx;
+	struct scsi_nexus *n;
+
+	t->per_loop[loop_index(leg->loop)] = t->map;
+	list_for_each(n, &scsi_loop(leg->loop)->nexuses, node)
+		if (n->target == t)
+			nexus_remap(n, t->map);
+	round_leg_done(leg);
+}
+
+static void map_done(void *ctx)
+{
+	struct scsi_target *t = ctx;
+
+	free(t->old);
+	t->old = NULL;
+	t->changing = false;
+	if (t->done)
+		t->done(t->done_ctx);
+}
+
+/* One change at a time: the caller waits for done before the next. */
+void scsi_target_set_luns(struct scsi_target *t, const struct scsi_lun *luns, unsigned n,
+	void (*done)(void *ctx), void *ctx)
+{
+	unsigned size = 0;
+	struct lun_map *map;
+
+	CHECK(!t->changing);
+	for (unsigned i = 0; i < n; i++)
+		size = MAX(size, luns[i].lun + 1u);
+	CHECK(size <= LIM_LUNS);
+	map = calloc(1, sizeof(*map) + size * sizeof(map->lu[0]));
+	CHECK(map);
+	map->n = size;
+	for (unsigned i = 0; i < n; i++)
+		map->lu[luns[i].lun] = luns[i].lu;
+	t->old = t->map;
+	t->map = map;
+	t->changing = true;
+	t->done = done;
+	t->done_ctx = ctx;
+	round_start(scsi_control, map_leg, map_done, t);
+}
+
+/* --- nexus --- */
+
+struct scsi_nexus *scsi_nexus_new(struct scsi_target *t, struct loop *l, const char *initiator,
+	const uint8_t isid[6], uint16_t tpgt)
+{
+	struct scsi_loop *sl = scsi_loop(l);
+	struct scsi_nexus *n = calloc(1, sizeof(*n));
+
+	if (!n)
+		return NULL;
+	n->id = sl->next_id++;
+	n->target = t;
+	n->loop = l;
+	n->tpgt = tpgt;
+	memcpy(n->isid, isid, 6);
+	snprintf(n->initiator, sizeof(n->initiator), "%s", initiator);
+	list_init(&n->cmds);
+	n->map = t->per_loop[loop_index(l)];
+	n->itl = itl_new(n, n->map, UA_POWER_ON);
+	if (!n->itl) {
+		free(n);
+		return NULL;
+	}
+	n->nlun = n->map->n;
+	list_add_tail(&sl->nexuses, &n->node);
+	return n;
+}
+
+/* --- nexus loss --- */
+
+static void nexus_free(struct scsi_nexus *n)
+{
+	void (*gone)(void *) = n->gone;
+	void *ctx = n->gone_ctx;
+
+	list_del(&n->node);
+	free(n->itl);
+	free(n);
+	if (gone)
+		gone(ctx);
+}
+
+static void release_next(struct scsi_nexus *n);
+
+static void released(struct lu_job *j)
+{
+	struct scsi_nexus *n = container_of(j, struct scsi_nexus, job);
+	struct lu_loop *ll = n->release;
+
+	n->release = NULL;
+	ll->users--;
+	lu_wait_check(ll);
+	release_next(n);
+}
+
+static void run_release(struct lu_job *j)
+{
+	struct scsi_nexus *n = container_of(j, struct scsi_nexus, job);
+	struct lu_pub *p = &j->lu->pub;
+
+	if (p->reserved_by == n->id)
+		p->reserved_by = 0;
+	if (n->release_prevent && p->prevents)
+		p->prevents--;
+	lu_publish(j);
+}
+
+/* Gives up, one unit after the other, what the nexus held. */
+static void release_next(struct scsi_nexus *n)
+{
+	while (n->next_lun < n->nlun) {
+		struct itl *itl = &n->itl[n->next_lun++];
+		struct lu_loop *ll = itl->ll;
+		if (!ll || (ll->pub.reserved_by != n->id && !itl->prevents))
+			continue;
+		n->release_prevent = itl->prevents;
+		itl->prevents = false;
+		n->release = ll;
+		ll->users++;
+		lu_job_start(&n->job, ll->lu, n->loop, run_release, released);
+		return;
+	}
+	nexus_free(n);
+}
+
+void nexus_check(struct scsi_nexus *n)
+{
+	if (list_empty(&n->cmds) && !n->tmfs && !n->release && !n->next_lun)
+		release_next(n);
+}
+
+static void ghost_granted(struct lu_freeze *fz)
+{
+	/* Nothing to do: the range stays frozen until the write ends and thaws it. */
+}
+
+static void close_task(struct task *t)
+{
+	struct scsi_nexus *n = container_of(t, struct scsi_nexus, job.task);
+
+	n->closing = true;
+	nexus_check(n);
+}
+
+void scsi_nexus_close(struct scsi_nexus *n, void (*gone)(void *ctx), void *ctx)
+{
+	struct scsi_cmd *c, *tmp;
+
+	n->gone = gone;
+	n->gone_ctx = ctx;
+	list_for_each_safe(c, tmp, &n->cmds, in_nexus) {
+		scsi_abort(c);
+		if (c->state == SCSI_CMD_RUNNING && c->ll && c->len && !c->freeze && c->op &&
+			(c->op->flags & SCSI_WRITES))
+			c->freeze = lu_freeze(c->ll, c->off, c->len, c, ghost_granted);
+	}
+	n->job.task.run = close_task;
+	loop_defer(n->loop, &n->job.task);
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Task management (SAM-5 7). Aborting is a mark on commands; a function answers when every marked command has
+ * ended, so nothing of it can touch the medium any more. Runs on the nexus' loop; functions that concern other
+ * nexuses go over all loops by rounds, and resets end with a job on the unit's home. */
+#include "scsi/priv.h"
+
+static void tmf_end(struct scsi_tmf *t, enum scsi_tmf_result result)
+{
+	struct scsi_nexus *n = t->nexus;
+
+	t->result = result;
+	if (t->ll) {
+		t->ll->users--;
+		lu_wait_check(t->ll);
+	}
+	n->tmfs--;
+	t->done(t);
+	if (n->closing)
+		nexus_check(n);
+}
+
+static void end_task(struct task *task)
+{
+	struct scsi_tmf *t = container_of(task, struct scsi_tmf, task);
+
+	tmf_end(t, t->result);
+}
+
+static void tmf_end_later(struct scsi_tmf *t, enum scsi_tmf_result result)
+{
+	t->result = result;
+	t->task.run = end_task;
+	loop_defer(t->nexus->loop, &t->task);
+}
+
+static struct scsi_cmd *find_tag(const struct lu_loop *ll, const struct scsi_nexus *n, uint64_t tag)
+{
+	struct scsi_cmd *c;
+
+	list_for_each(c, &ll->cmds, in_lu)
+		if (c->nexus == n && c->tag == tag && !c->must_abort)
+			return c;
+	return NULL;
+}
+
+static bool has_tasks(const struct lu_loop *ll, const struct scsi_nexus *n)
+{
+	const struct scsi_cmd *c;
+
+	list_for_each(c, &ll->cmds, in_lu)
+		if (c->nexus == n)
+			return true;
+	return false;
+}
+
+/* --- aborts: a round whose legs end when what they marked has ended --- */
+
+/* Marks; other nexuses that lose commands to CLEAR TASK SET hear of it (SAM-5 5.14, TAS = 0). */
+static void mark(struct lu_loop *ll, const struct scsi_tmf *t)
+{
+	bool everybody = t->kind != SCSI_ABORT_TASK && t->kind != SCSI_ABORT_TASK_SET;
+	struct scsi_cmd *c, *tmp;
+
+	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
+		bool own = c->nexus->id == t->nexus_id;
+		if ((!own && !everybody) || (t->kind == SCSI_ABORT_TASK && c->tag != t->tag))
+			continue;
+		struct itl *itl = scsi_itl(c);
+		if (!own && t->kind == SCSI_CLEAR_TASK_SET && itl && !c->must_abort)
+			ua_add(itl, UA_CLEARED);
+		scsi_abort(c);
+	}
+}
+
+static void abort_leg(struct round_leg *leg, void *ctx)
+{
+	struct scsi_tmf *t = ctx;
+	struct lu_loop *ll = lu_on(t->ll->lu, leg->loop);
+
+	mark(ll, t);
+	lu_wait_aborted(ll, leg);
+}
+
+static void aborted(void *ctx)
+{
+	tmf_end(ctx, SCSI_TMF_COMPLETE);
+}
+
+/* --- resets --- */
+
+static void run_reset(struct lu_job *j)
+{
+	struct scsi_tmf *t = container_of(j, struct scsi_tmf, job);
+	struct lu *lu = j->lu;
+
+	lu->pub.reserved_by = 0;
+	lu->pub.prevents = 0;
+	lu->pub.stopped = false;
+	memcpy(lu->pub.mode, lu->saved, sizeof(lu->saved));
+	j->ua = t->kind == SCSI_TARGET_RESET ? UA_TARGET_RESET : UA_LU_RESET;
+	lu_publish(j);
+}
+
+static void target_reset_next(struct scsi_tmf *t);
+
+static void reset_done(struct lu_job *j)
+{
+	struct scsi_tmf *t = container_of(j, struct scsi_tmf, job);
+
+	if (t->kind == SCSI_TARGET_RESET)
+		target_reset_next(t);
+	else
+		tmf_end(t, SCSI_TMF_COMPLETE);
+}
+
+static void reset_aborted(void *ctx)
+{
+	struct scsi_tmf *t = ctx;
+
+	lu_job_start(&t->job, t->ll->lu, t->nexus->loop, run_reset, reset_done);
+}
+
+static void reset_lu(struct scsi_tmf *t)
+{
+	round_start(t->nexus->loop, abort_leg, reset_aborted, t);
+}
+
+static void target_reset_next(struct scsi_tmf *t)
+{
+	struct scsi_nexus *n = t->nexus;
+
+	if (t->ll) {
+		t->ll->users--;
+		lu_wait_check(t->ll);
+		t->ll = NULL;
+	}
+	while (t->next_lun < n->nlun) {
+		struct lu_loop *ll = n->itl[t->next_lun++].ll;
+		if (!ll)
+			continue;
+		t->ll = ll;
+		ll->users++;
+		reset_lu(t);
+		return;
+	}
+	tmf_end_later(t, SCSI_TMF_COMPLETE);
+}
+
+/* --- the functions --- */
+
+static void nexus_reset(struct scsi_tmf *t)
+{
+	struct scsi_nexus *n = t->nexus;
+	struct scsi_cmd *c, *tmp;
+
+	/* Like ABORT TASK SET at every unit; the caller drops the session afterwards. */
+	list_for_each_safe(c, tmp, &n->cmds, in_nexus)
+		scsi_abort(c);
+	for (unsigned i = 0; i < n->nlun; i++)
+		if (n->itl[i].ll)
+			ua_add(&n->itl[i], UA_NEXUS_LOSS);
+	target_reset_next(t);
+}
+
+static void on_lu(struct scsi_tmf *t)
+{
+	struct lu_loop *ll = t->ll;
+	struct scsi_cmd *c;
+
+	switch (t->kind) {
+	case SCSI_ABORT_TASK:
+		c = find_tag(ll, t->nexus, t->tag);
+		if (!c)
+			tmf_end_later(t, SCSI_TMF_NO_TASK);
+		else
+			round_start(t->nexus->loop, abort_leg, aborted, t);
+		return;
+	case SCSI_ABORT_TASK_SET:
+	case SCSI_CLEAR_TASK_SET:
+		round_start(t->nexus->loop, abort_leg, aborted, t);
+		return;
+	case SCSI_LU_RESET:
+		reset_lu(t);
+		return;
+	case SCSI_QUERY_TASK:
+		tmf_end_later(t, find_tag(ll, t->nexus, t->tag) ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
+		return;
+	case SCSI_QUERY_TASK_SET:
+		tmf_end_later(t, has_tasks(ll, t->nexus) ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
+		return;
+	case SCSI_QUERY_ASYNC_EVENT: /* SAM-5 7.9: is a unit attention pending? */
+		tmf_end_later(t, t->nexus->itl[lun_decode(t->lun)].nua ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
+		return;
+	default: /* CLEAR ACA: NormACA is 0 */
+		tmf_end_later(t, SCSI_TMF_REJECTED);
+	}
+}
+
+void scsi_tmf(struct scsi_tmf *t)
+{
+	struct scsi_nexus *n = t->nexus;
+	int lun = lun_decode(t->lun);
+
+	t->ll = NULL;
+	t->nexus_id = n->id;
+	t->next_lun = 0;
+	n->tmfs++;
+	if (t->kind == SCSI_TARGET_RESET) {
+		target_reset_next(t);
+		return;
+	}
+	if (t->kind == SCSI_I_T_NEXUS_RESET) {
+		nexus_reset(t);
+		return;
+	}
+	if (lun < 0 || (unsigned)lun >= n->nlun || !n->itl[lun].ll) {
+		tmf_end_later(t, SCSI_TMF_NO_LUN);
+		return;
+	}
+	t->ll = n->itl[lun].ll;
+	t->ll->users++;
+	on_lu(t);
+}

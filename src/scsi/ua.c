@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Unit attentions of an I_T_L nexus (SAM-5 5.14): a short queue, oldest first, each condition at most once.
+ * On the nexus' loop. */
+#include "scsi/priv.h"
+
+/* A reset makes the conditions that it implies pointless; SAM-5 5.14 lets them be dropped. */
+static bool is_reset(uint16_t ua)
+{
+	return ua >> 8 == 0x29;
+}
+
+static bool ua_has(const struct itl *itl, uint16_t ua)
+{
+	for (unsigned i = 0; i < itl->nua; i++)
+		if (itl->ua[i] == ua)
+			return true;
+	return false;
+}
+
+void ua_add(struct itl *itl, uint16_t ua)
+{
+	if (is_reset(ua))
+		itl->nua = 0;
+	if (ua_has(itl, ua))
+		return;
+	if (itl->nua == LIM_UA) { /* too many to tell apart: one that tells the initiator to look at everything */
+		itl->nua = 0;
+		ua = UA_POWER_ON;
+	}
+	itl->ua[itl->nua++] = ua;
+}
+
+void ua_add_first(struct itl *itl, uint16_t ua)
+{
+	ua_take(itl, ua);
+	if (itl->nua == LIM_UA)
+		itl->nua--;
+	memmove(itl->ua + 1, itl->ua, itl->nua * sizeof(itl->ua[0]));
+	itl->ua[0] = ua;
+	itl->nua++;
+}
+
+bool ua_take(struct itl *itl, uint16_t ua)
+{
+	for (unsigned i = 0; i < itl->nua; i++) {
+		if (itl->ua[i] != ua)
+			continue;
+		itl->nua--;
+		memmove(itl->ua + i, itl->ua + i + 1, (itl->nua - i) * sizeof(itl->ua[0]));
+		return true;
+	}
+	return false;
+}
+
+uint16_t ua_pop(struct itl *itl)
+{
+	uint16_t ua = itl->ua[0];
+
+	ua_take(itl, ua);
+	return ua;
+}
+
+void ua_broadcast(struct lu_loop *ll, uint16_t ua, uint64_t except_id)
+{
+	struct scsi_nexus *n;
+
+	list_for_each(n, &scsi_loop(ll->loop)->nexuses, node) {
+		for (unsigned i = 0; n->id != except_id && i < n->nlun; i++)
+			if (n->itl[i].ll == ll)
+				ua_add(&n->itl[i], ua);
+	}
+}
+
+struct itl *scsi_itl(struct scsi_cmd *c)
+{
+	int lun = lun_decode(c->lun);
+
+	if (lun < 0 || (unsigned)lun >= c->nexus->nlun || c->nexus->itl[lun].ll != c->ll)
+		return NULL;
+	return &c->nexus->itl[lun];
+}
