@@ -93,6 +93,8 @@ struct timer {
 
 /* backend NULL: io_uring when the kernel allows it, else epoll. index: 0.. for I/O loops. */
 struct loop *loop_new(const struct loop_backend *backend, unsigned index, struct err *e);
+/* Nothing is in flight, and no thread may still be inside loop_post() to it: other loops' threads are joined and
+ * work_fini() has been called before. */
 void loop_free(struct loop *l);
 /* Runs turns until loop_stop(). */
 void loop_run(struct loop *l);
