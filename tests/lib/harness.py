@@ -75,7 +75,7 @@ def build(flavour):
         r = run(["meson", "setup", *opts, "-Dtests=true", folder, ROOT], 180, env={"CC": cc})
         if r.returncode:
             return "meson: " + tail(r.stdout)
-    r = run(["ninja", "-C", folder], 1200)
+    r = run(["ninja", "-k", "0", "-C", folder], 1200)
     if r.returncode == 0:
         return None
     bad = [l for l in r.stdout.splitlines() if "error:" in l or "undefined reference" in l]

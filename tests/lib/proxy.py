@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """A TCP proxy on loopback that makes a bad network: delay each way, cut all connections, flip a bit. In a thread of
-the test, or as a program: proxy.py LISTENPORT HOST PORT DELAY_MS."""
-import heapq, selectors, socket, sys, threading, time
+the test, or as a program: proxy.py LISTENPORT HOST PORT DELAY_MS; SIGUSR1 cuts."""
+import heapq, selectors, signal, socket, sys, threading, time
 
 
 class Proxy:
@@ -121,5 +121,7 @@ class Proxy:
 
 if __name__ == "__main__":
     p = Proxy((sys.argv[2], int(sys.argv[3])), float(sys.argv[4]) / 1000, port=int(sys.argv[1]))
+    signal.signal(signal.SIGUSR1, lambda *_: p.cut())
     print("ready", flush=True)
-    p.thread.join()
+    while p.thread.is_alive():
+        p.thread.join(0.2)
