@@ -227,10 +227,11 @@ static enum iscsi_login_next negotiate(struct iscsi_login *l)
 {
 	l->out.len = l->out_sent = 0;
 	l->keys.stage = l->state == ST_SECURITY ? ISCSI_IN_SECURITY : ISCSI_IN_OPERATIONAL;
+	bool asked = !l->named; /* ask() has read the names of the first text */
 	int r = name_ourselves(l);
 	if (r < 0)
 		return no_memory(l, r);
-	if (iscsi_keys_names(&l->keys, &l->in) < 0 || iscsi_keys_rx(&l->keys, &l->in, &l->out) < 0)
+	if ((!asked && iscsi_keys_names(&l->keys, &l->in) < 0) || iscsi_keys_rx(&l->keys, &l->in, &l->out) < 0)
 		return refuse(l, l->keys.status, "%s", l->keys.why);
 	enum iscsi_login_next next = l->state == ST_SECURITY ? answer_security(l) : answer_operational(l);
 	l->in.len = 0;
