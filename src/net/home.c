@@ -372,7 +372,7 @@ static void run_ask(struct task *task)
 		reply(c);
 }
 
-void home_ask(struct net_conn *c, enum msg_kind kind)
+void home_ask(struct net_conn *c, enum msg_kind kind, const char *target)
 {
 	struct net_msg *m = &c->msg;
 	const struct iscsi_login *l = iscsi_conn_login(c->engine);
@@ -383,7 +383,7 @@ void home_ask(struct net_conn *c, enum msg_kind kind)
 	m->kind = kind;
 	m->discovery = p->discovery;
 	strcpy(m->initiator, p->initiator);
-	strcpy(m->target, p->target);
+	strcpy(m->target, target ? target : p->target);
 	memcpy(m->isid, iscsi_login_isid(l), 6);
 	m->tsih = iscsi_login_tsih(l);
 	list_init(&m->node);

@@ -163,7 +163,7 @@ void stream_session_gone(void *session);          /* nexus closed */
 void drain_check(void);                           /* home: a connection or a session ended */
 
 /* home.c; _home functions run on home, the others on the connection's loop */
-void home_ask(struct net_conn *c, enum msg_kind kind);
+void home_ask(struct net_conn *c, enum msg_kind kind, const char *target); /* target NULL: the login's */
 void home_conn_ended(struct net_conn *c);         /* frees c */
 void home_session_end(struct task *t);
 struct net_rules *rules_new(const struct net_user *users, unsigned n, const struct net_user *mutual, bool require,

@@ -177,13 +177,13 @@ static void handle(struct net_conn *c, const struct iscsi_event *ev)
 {
 	switch (ev->kind) {
 	case ISCSI_EV_POLICY:
-		home_ask(c, MSG_POLICY);
+		home_ask(c, MSG_POLICY, NULL);
 		break;
 	case ISCSI_EV_ADMIT:
-		home_ask(c, MSG_ADMIT);
+		home_ask(c, MSG_ADMIT, NULL);
 		break;
 	case ISCSI_EV_SEND_TARGETS:
-		home_ask(c, MSG_TARGETS);
+		home_ask(c, MSG_TARGETS, ev->text);
 		break;
 	case ISCSI_EV_FULL_FEATURE:
 		full_feature(c);
