@@ -89,6 +89,8 @@ static void read_step(struct scsi_cmd *c)
 /* Room for what will be read: entries only when the driver lends its pages, else pages. */
 static int read_room(struct scsi_cmd *c, uint64_t len)
 {
+	if (unlikely(c->niov))
+		scsi_data_free(c); /* data that came with a read */
 	if (likely(c->ll->pub.blk->caps & BLK_CAN_LEND)) {
 		uint64_t pages = ((c->off & (PAGE_BYTES - 1)) + len + PAGE_BYTES - 1) / PAGE_BYTES;
 		return scsi_iov_reserve(c, (unsigned)(pages + len / SBC_STEP)); /* a page may be cut by two requests */

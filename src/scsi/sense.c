@@ -58,12 +58,12 @@ unsigned sense_fill(uint8_t *p, bool descriptor, uint32_t sense, const struct se
 	return descriptor ? sense_descriptors(p, sense, x) : sense_fixed(p, sense, x);
 }
 
-/* CHECK CONDITION: no data moves to the initiator. */
+/* CHECK CONDITION: no data moves to the initiator. The pages stay until scsi_cmd_fini(): the transport may
+ * still be receiving into them. */
 void sense_set(struct scsi_cmd *c, uint32_t sense, const struct sense_extra *x)
 {
 	c->status = SCSI_CHECK_CONDITION;
 	c->sense_len = (uint16_t)sense_fill(c->sense, c->ll && c->ll->pub.d_sense, sense, x);
-	scsi_data_free(c);
 	c->in_len = 0;
 	c->want_in = 0;
 }
