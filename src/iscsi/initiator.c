@@ -10,7 +10,7 @@
 void iscsi_ini_conf_defaults(struct iscsi_ini_conf *c)
 {
 	*c = (struct iscsi_ini_conf){ .isid = { 0x80, 0, 0, 0, 0, 1 }, .max_cmds = 256, .first_cmd_sn = 1 };
-	c->offer = (struct iscsi_offer){ .max_recv_segment = 1 << 20, .first_burst = 256 << 10, .max_burst = 16 << 20,
+	c->offer = (struct iscsi_offer){ .max_recv_segment = 1 << 20, .first_burst = 256 << 10, .max_burst = (16 << 20) - 4096,
 		.max_r2t = INI_R2T_MAX, .max_connections = 1, .time2wait = 2, .immediate_data = true,
 		.pdu_in_order = true, .sequence_in_order = true };
 }
