@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/dirs.h"
 #include "base/list.h"
 #include "base/log.h"
 
@@ -345,21 +346,6 @@ void store_release(struct store *s, const char *name)
 
 /* --- the directory ------------------------------------------------------------------------------------ */
 
-static char *default_dir(void)
-{
-	const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-	char *dir = NULL;
-	int r;
-
-	if (xdg && xdg[0] == '/')
-		r = asprintf(&dir, "%s/lunette", xdg);
-	else if (geteuid() == 0 || !home || home[0] != '/')
-		r = asprintf(&dir, "/var/lib/lunette");
-	else
-		r = asprintf(&dir, "%s/.local/state/lunette", home);
-	return r < 0 ? NULL : dir;
-}
-
 static int make_dirs(const char *dir, struct err *e)
 {
 	char path[4096];
@@ -404,7 +390,7 @@ int store_open(struct store **ret, const char *dir, struct loop *control, struct
 	s->volumes = s->lu = -1;
 	list_init(&s->claims);
 	s->ops = (struct lu_store){ store_identity, store_load, store_save, s, control };
-	s->dir = dir ? strdup(dir) : default_dir();
+	s->dir = dir ? strdup(dir) : dirs_state();
 	int r = s->dir ? open_sub(s->dir, "volumes", &s->volumes, e) : err_set(e, -ENOMEM, "out of memory");
 	if (r == 0)
 		r = open_sub(s->dir, "lu", &s->lu, e);

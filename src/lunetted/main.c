@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/api.h"
 #include "base/log.h"
 #include "conf/reconcile.h"
 #include "lunetted/cores.h"
@@ -30,6 +31,7 @@ struct daemon {
 	struct loop *control;
 	struct store *store;
 	struct server *server;
+	struct api *api;
 	struct op signal_op;
 	struct timer reload_retry;
 	bool ready, stopping;
@@ -194,6 +196,7 @@ static void published(void *ctx, const struct err *e)
 	if (e) {
 		struct err copy = *e;
 		say_start(d, &copy);
+		api_abandon(d->api);
 		fflush(NULL);
 		_exit(1);
 	}
@@ -235,6 +238,19 @@ static int start_loops(struct daemon *d, const struct conf_server *s, struct err
 	return r < 0 ? r : cores_run(e);
 }
 
+/* Without a socket of its own choice a daemon serves all the same; one that was asked for must be there. */
+static int start_api(struct daemon *d, const char *socket, struct err *e)
+{
+	struct api_conf ac = { d->control, d->server, socket, store_dir(d->store), d->flags.config };
+	int r = api_start(&d->api, &ac, e);
+
+	if (r == 0 || socket)
+		return r;
+	log_warn("no control socket reason=\"%s\"", e->text);
+	*e = (struct err){ 0 };
+	return 0;
+}
+
 static int start(struct daemon *d, struct conf *c, struct err *e)
 {
 	struct server_events ev = { published, d };
@@ -247,12 +263,15 @@ static int start(struct daemon *d, struct conf *c, struct err *e)
 	if (r == 0)
 		r = server_new(&d->server, d->control, d->store, &ev, e);
 	if (r == 0)
+		r = start_api(d, c->server.socket, e);
+	if (r == 0)
 		r = server_apply(d->server, c, e);
 	return r;
 }
 
 static void finish(struct daemon *d)
 {
+	api_stop(d->api);
 	server_free(d->server);
 	net_fini();
 	cores_stop();
@@ -276,6 +295,7 @@ static int run(struct daemon *d, struct conf *c)
 	d->reload_retry.fire = reload_again;
 	if (start(d, c, &e) < 0) {
 		say_start(d, &e);
+		api_abandon(d->api);
 		fflush(NULL);
 		_exit(1); /* threads may run; nothing was acknowledged to anybody */
 	}
