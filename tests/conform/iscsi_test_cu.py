@@ -60,12 +60,14 @@ def parse(out):
             if a and last in found:  # the assertions of a test follow its verdict
                 found[last] = (found[last][0], (found[last][1] + " " + " ".join(a[1].split())).strip())
             continue
-        v = re.match(r"^(.*?)(passed|FAILED)$", l.rstrip())
+        v = re.match(r"^(.*?)(passed|FAILED)(?:\s+(\[.*))?$", l.rstrip())
         if not v or v[1].endswith("["):
             text.append(l.strip())
             continue
         words = " ".join(t for t in [*text, v[1].strip()] if t)
         verdict = "FAIL" if v[2] == "FAILED" else "SKIP" if "[SKIPPED]" in words else "passed"
+        if v[3] and "[FAILED]" in v[3]:  # said while the suite is torn down, behind the last verdict
+            verdict, words = "FAIL", words + " " + v[3]
         found[name] = (verdict, words)
         last, name = name, None
     if name:
