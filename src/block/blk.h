@@ -8,6 +8,7 @@
 #ifndef LUNETTE_BLOCK_BLK_H
 #define LUNETTE_BLOCK_BLK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -21,6 +22,7 @@ struct blk;
 struct blk_io;
 
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO, BLK_MAP };
+enum { BLK_OPS = BLK_MAP + 1 };
 
 enum {                          /* blk_req.flags */
 	BLK_FUA = 1u << 0,      /* WRITE, ZERO, DISCARD: durable before done */
@@ -43,11 +45,13 @@ enum { BLK_DEPTH_MAX = 12, BLK_CHILD_MAX = 4 };
 enum blk_extent_kind { BLK_DATA, BLK_HOLE, BLK_ZEROED };
 struct blk_extent { uint64_t off, len; enum blk_extent_kind kind; };
 
-/* What is asked: a value. A layer may rewrite it; the framework restores it on the way up.
+/* What is asked: a value. A layer may rewrite it; the framework restores it on the way up, but for the two
+ * results in it: niov of a lent read and nmap of MAP.
  *
  * READ  with BLK_LEND: iov has room for niov entries, at least one per 4 KiB page that the range touches, and
- *       is empty; the driver fills it with segments of pages, one reference each, and sets
- *       req.niov. The caller page_put()s each iov_base. Without BLK_LEND: iov is the caller's memory.
+ *       is empty; the driver fills it with segments, each inside one page and with one reference, and sets
+ *       req.niov. The caller page_put()s each iov_base. A read that fails lends nothing: niov is 0.
+ *       Without BLK_LEND: iov is the caller's memory.
  * WRITE iov borrowed until done.
  * MAP   map[0..nmap): filled from off on, adjoining, starting exactly at off; req.nmap is set to the
  *       number used, at least 1; may stop short of off+len. */
@@ -67,21 +71,23 @@ struct blk_frame {
 	struct blk_req req;
 	blk_done_fn *done;
 	void        *ctx;
+	struct loop *loop;       /* where done runs */
 	uint64_t     scratch[2]; /* the layer's own, from push to its done */
 };
 
-/* A request in flight. Embedded in its SCSI command: the I/O path allocates nothing. */
+/* A request in flight. Embedded in its SCSI command: the I/O path allocates nothing. A RAM disk's read touches
+ * the first two cache lines and the first frame; keep what every request needs there. */
 struct blk_io {
 	struct blk_req   req;
 	int              status;   /* 0 or -errno; valid in done */
-	uint64_t         fail_off; /* bytes; where it failed (medium errors), else UINT64_MAX */
 	uint8_t          depth;    /* frames in use */
 	uint16_t         pending;  /* outstanding forks */
-	struct loop     *loop;     /* where it was submitted and where done runs */
+	struct loop     *loop;     /* the caller's; inside the stack, the loop that the layer runs on */
 	struct task      task;
+	uint64_t         fail_off; /* bytes; where it failed (medium errors), else UINT64_MAX */
 	struct blk_io   *parent;
-	struct op        op;       /* the driver's system operation */
 	uint64_t         scratch[4]; /* the bottom driver's, from its submit to blk_done */
+	struct op        op;       /* the driver's system operation */
 	struct blk_frame frame[BLK_DEPTH_MAX];
 };
 
@@ -103,6 +109,7 @@ struct blk {
 /* What a backstore or filter implements. */
 struct blk_ops {
 	const char              *name;
+	bool                     filter; /* has a child; false: the bottom of a stack */
 	size_t                   priv_bytes;
 	size_t                   conf_bytes; /* the struct that config's fields are parsed into */
 	const struct conf_field *config;     /* options of this driver, ended by a NULL name */
@@ -116,21 +123,33 @@ struct blk_ops {
 };
 
 /* Builds a node. conf: ops->conf_bytes, already validated by the schema. child: NULL for drivers; taken
- * over on success. */
+ * over on success. A filter starts with the geometry, caps, home and name of its child. */
 int  blk_open(struct blk **ret, const struct blk_ops *ops, const void *conf, struct blk *child, struct err *e);
 void blk_close(struct blk *b); /* closes the whole stack below; free(NULL) rules */
 const struct blk_ops *blk_find(const char *name); /* registry.c */
 extern const struct blk_ops *const blk_registry[]; /* NULL-ended */
 
-/* The caller has set io->req and io->loop. done runs on io->loop, from the loop's queue. Checks bounds. */
+/* The caller has set io->req and io->loop (the loop that it runs on). done runs there, from the loop's queue.
+ * -EINVAL: misaligned, or nothing to put data in; -ERANGE: beyond the capacity; -EROFS. A length of 0 is done at
+ * once. Nothing else of io needs to be set. */
 void blk_submit(struct blk *b, struct blk_io *io, blk_done_fn *done, void *ctx);
 
 /* For layers. */
 void blk_pass(struct blk *b, struct blk_io *io);   /* hand to child[0] unchanged: no frame */
-void blk_push(struct blk_io *io, blk_done_fn *done, void *ctx); /* save req, hear the completion */
-uint64_t *blk_scratch(struct blk_io *io);          /* of the frame on top */
-void blk_fork(struct blk_io *io, struct blk *to, const struct blk_req *req); /* io is done when all are */
+/* Saves req, hears the completion, on the loop that pushed. Returns the frame's scratch. */
+uint64_t *blk_push(struct blk_io *io, blk_done_fn *done, void *ctx);
+/* In that done function: the same scratch, until the next push. */
+uint64_t *blk_scratch(struct blk_io *io);
+/* All forks of a request start in one callback; io is done when all are, with the first error (and no fail_off,
+ * because a fork has addresses of its own). */
+void blk_fork(struct blk_io *io, struct blk *to, const struct blk_req *req);
 void blk_done(struct blk_io *io, int status);      /* queues the pop; never re-enters the caller */
+void blk_fail_at(struct blk_io *io, int status, uint64_t off); /* the same, naming where */
+
+static inline uint64_t blk_bytes(const struct blk *b)
+{
+	return atomic_load_explicit(&b->bytes, memory_order_relaxed);
+}
 
 /* Synchronous helpers for the control thread and tests: run the loop until done. */
 int blk_sync(struct loop *l, struct blk *b, struct blk_req *req);

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * What file.c and block.c share: a descriptor that is read and written at byte addresses (fileio.c), and the
+ * locks on it (filelock.c). */
+#ifndef LUNETTE_BLOCK_DRIVER_FILE_H
+#define LUNETTE_BLOCK_DRIVER_FILE_H
+
+#include <stdatomic.h>
+
+#include "block/blk.h"
+
+enum {
+	FILE_IOV_MAX = 1024,   /* entries of one system call (IOV_MAX) */
+	FILE_ZERO_PAGES = 256, /* zeros are written 1 MiB at a time where the medium cannot make them */
+};
+
+/* priv of both drivers. The atomics are the only things that change after open. */
+struct file {
+	int              fd;
+	uint32_t         mem_align;  /* bytes; memory of direct I/O, 1 when buffered */
+	_Atomic uint64_t limit;      /* bytes that the medium has now; below blk.bytes after it was cut short */
+	atomic_bool      lost;       /* an fsync failed: nothing is durable until the file is opened again */
+	atomic_bool      no_punch, no_zero; /* the medium said that it cannot */
+	struct iovec     zeros[FILE_ZERO_PAGES];
+};
+
+/* Control thread. fd is taken over; fills caps for what the medium can. */
+void fileio_init(struct blk *b, int fd);
+void fileio_submit(struct blk *b, struct blk_io *io);
+void fileio_close(struct blk *b);
+/* The size of the medium is now `bytes`: capacity grows with it, and never shrinks. -ENXIO: cut short. */
+int  fileio_size(struct blk *b, uint64_t bytes);
+
+/* Open file description locks on the bytes that QEMU uses: who writes excludes every other writer and resizer,
+ * who reads excludes writers. Held until the descriptor is closed; work within one process too. */
+int  file_lock(int fd, const char *path, bool ro, struct err *e);
+
+#endif
