@@ -50,6 +50,7 @@ static void detach_tasks(struct iscsi_conn *c)
 			c->session->inflight--;
 		t->counted = false;
 		list_del(&t->node);
+		list_del(&t->starved);
 		t->conn = NULL;
 	}
 }

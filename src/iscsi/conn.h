@@ -41,7 +41,7 @@ struct iscsi_host {
 };
 
 /* One per loop: slabs of tasks, read-ahead buffers and transmit batches. */
-struct iscsi_pool *iscsi_pool_new(struct loop *l);
+struct iscsi_pool *iscsi_pool_new(struct loop *l, uint64_t budget_bytes); /* of data in flight */
 void iscsi_pool_free(struct iscsi_pool *p); /* no connection and no task left */
 
 struct iscsi_conn *iscsi_conn_new(struct iscsi_pool *pool, const struct iscsi_host *host, void *user);
@@ -81,6 +81,8 @@ struct iscsi_session_stats { uint64_t commands, bytes_in, bytes_out; unsigned in
 /* nexus NULL: discovery. window: commands that may be in flight. exp_cmd_sn: of the first command. */
 struct iscsi_session *iscsi_session_new(struct scsi_nexus *nexus, const struct iscsi_params *p, uint16_t tsih,
 	uint32_t exp_cmd_sn, uint32_t window);
+/* Commands in flight that are allowed from now on; MaxCmdSN never goes back, so less takes effect by and by. */
+void iscsi_session_window(struct iscsi_session *s, uint32_t window);
 /* No connection left and the nexus closed. */
 void iscsi_session_free(struct iscsi_session *s);
 struct scsi_nexus *iscsi_session_nexus(const struct iscsi_session *s);

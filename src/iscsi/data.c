@@ -26,6 +26,7 @@ static void task_done(struct scsi_cmd *m)
 	}
 	if (m->aborted) {
 		t->dead = true;
+		list_del(&t->starved);
 		if (c->rx_task != t)
 			task_put(t);
 	} else {
@@ -68,6 +69,53 @@ static void send_r2t(struct iscsi_task *t)
 	t->r2t_n++;
 }
 
+/* --- memory --- */
+
+/* Takes n bytes of the budget. False: the task waits, and is called again by data_feed_starved(). Nothing is
+ * refused to a task when no other holds anything, so that everything ends. */
+static bool charge(struct iscsi_task *t, uint32_t n, bool may_wait)
+{
+	struct iscsi_pool *p = t->pool;
+
+	if (n <= t->charged)
+		return true;
+	n -= t->charged;
+	if (may_wait && p->used && (p->used + n > p->budget || (!list_empty(&p->starved) && list_empty(&t->starved)))) {
+		if (list_empty(&t->starved))
+			list_add_tail(&p->starved, &t->starved);
+		return false;
+	}
+	list_del(&t->starved);
+	t->charged += n;
+	p->used += n;
+	return true;
+}
+
+/* Room for everything that SCSI wants; data that is there already stays. */
+static bool task_room(struct iscsi_task *t)
+{
+	uint32_t want = t->cmd.out_len;
+
+	if (t->have >= want)
+		return true;
+	if (!charge(t, want, true))
+		return false;
+	if (scsi_data_extend(&t->cmd, want) < 0) {
+		poison(t, 0x55, 0x03); /* insufficient resources */
+		return false;
+	}
+	t->have = want;
+	return true;
+}
+
+static void fail_poisoned(struct iscsi_task *t)
+{
+	if (t->r2t_n)
+		return;
+	t->state = TASK_EXEC;
+	scsi_fail(&t->cmd, 0x0b, t->asc, t->ascq);
+}
+
 /* The next step of a task in TASK_DATA, after anything that may have moved it. */
 static void advance(struct iscsi_task *t)
 {
@@ -83,35 +131,26 @@ static void advance(struct iscsi_task *t)
 	if (t->state != TASK_DATA || t->cmd.state != SCSI_CMD_WAIT_DATA)
 		return; /* ended by a gate: done() is on its way */
 	if (t->poisoned) {
-		if (t->r2t_n)
-			return;
-		t->state = TASK_EXEC;
-		scsi_fail(&t->cmd, 0x0b, t->asc, t->ascq);
+		fail_poisoned(t);
 		return;
 	}
 	if (t->got >= want) {
+		if (t->cmd.room_in && !charge(t, MIN(t->cmd.room_in, (uint32_t)LIM_TRANSFER), true))
+			return;
 		t->state = TASK_EXEC;
 		t->conn->session->stats.bytes_out += want;
 		scsi_exec(&t->cmd);
+		return;
+	}
+	if (!task_room(t)) {
+		if (t->poisoned)
+			fail_poisoned(t);
 		return;
 	}
 	if (t->r2t_off < t->got)
 		t->r2t_off = t->got;
 	while (t->r2t_n < t->conn->session->params.max_r2t && t->r2t_off < want && t->conn->state == CONN_FFP)
 		send_r2t(t);
-}
-
-/* Room for what SCSI wants; data that came while the task was held moves over. */
-static int task_room(struct iscsi_task *t)
-{
-	if (t->have >= t->cmd.out_len)
-		return 0;
-	if (!t->have) {
-		int r = scsi_data_alloc(&t->cmd, t->cmd.out_len);
-		t->have = r ? 0 : t->cmd.out_len;
-		return r;
-	}
-	return -ENOSPC;
 }
 
 void data_task_start(struct iscsi_task *t)
@@ -125,8 +164,31 @@ void data_task_start(struct iscsi_task *t)
 		t->counted = true;
 	}
 	scsi_begin(&t->cmd);
-	if (t->cmd.state == SCSI_CMD_WAIT_DATA && t->cmd.out_len && task_room(t) < 0)
-		poison(t, 0x55, 0x03); /* insufficient resources */
+}
+
+/* Room for data that comes unasked: n bytes, which the window has paid for. */
+static void room_unasked(struct iscsi_task *t, uint32_t n)
+{
+	if (n <= t->have)
+		return;
+	charge(t, n, false);
+	if (scsi_data_extend(&t->cmd, n) < 0)
+		poison(t, 0x55, 0x03);
+	else
+		t->have = n;
+}
+
+void data_feed_starved(struct iscsi_pool *p)
+{
+	while (!list_empty(&p->starved)) {
+		struct iscsi_task *t = list_first(&p->starved, struct iscsi_task, starved);
+		struct iscsi_conn *c = t->conn;
+		advance(t);
+		if (c)
+			c->host.wake(c->user);
+		if (!list_empty(&p->starved) && list_first(&p->starved, struct iscsi_task, starved) == t)
+			return;
+	}
 }
 
 void data_task_continue(struct iscsi_task *t)
@@ -214,6 +276,16 @@ static const char *check_cmd(const struct iscsi_conn *c)
 
 static void hold_task(struct iscsi_conn *c, struct iscsi_task *t);
 
+/* Immediate data and the room for what follows it unasked. */
+static void keep_unasked(struct iscsi_conn *c, struct iscsi_task *t)
+{
+	uint32_t n = MIN(t->unsol ? t->unsol_end : c->rx_len, t->cmd.out_len);
+
+	room_unasked(t, n);
+	if (!t->poisoned)
+		c->rx_keep = MIN(c->rx_len, n);
+}
+
 void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 {
 	struct iscsi_session *s = c->session;
@@ -242,8 +314,8 @@ void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 		hold_task(c, t);
 	} else {
 		data_task_start(t);
-		if (t->cmd.state == SCSI_CMD_WAIT_DATA && !t->poisoned)
-			c->rx_keep = MIN(c->rx_len, t->cmd.out_len);
+		if (t->cmd.state == SCSI_CMD_WAIT_DATA && t->cmd.out_len)
+			keep_unasked(c, t);
 	}
 	if (c->rx_keep)
 		c->rx_where = RX_TASK;
@@ -256,12 +328,12 @@ static void hold_task(struct iscsi_conn *c, struct iscsi_task *t)
 	struct held *h = calloc(1, sizeof(*h));
 
 	t->state = TASK_HELD;
-	if (!h || (n && scsi_data_alloc(&t->cmd, n) < 0)) {
+	room_unasked(t, n);
+	if (!h || t->poisoned) {
 		free(h);
 		conn_close(c, "out of memory");
 		return;
 	}
-	t->have = n;
 	h->cmd_sn = t->cmd_sn;
 	h->conn = c;
 	h->task = t;
@@ -339,7 +411,7 @@ void data_out_begin(struct iscsi_conn *c)
 		return;
 	}
 	c->rx_task = t;
-	uint32_t room = t->state == TASK_HELD ? t->have : t->cmd.out_len;
+	uint32_t room = t->state == TASK_HELD ? t->have : MIN(t->have, t->cmd.out_len);
 	if (t->poisoned || t->finished || t->got >= room)
 		return;
 	if (t->state != TASK_HELD && t->cmd.state != SCSI_CMD_WAIT_DATA)

@@ -41,6 +41,10 @@ struct iscsi_pool {
 	struct list  tasks, ctls;
 	void        *ra, *txb;    /* free lists, linked through the first word */
 	void        *slabs;       /* all that was made, likewise */
+	/* Data in flight: what tasks hold or will hold in pages. Beyond the budget reads do not start and R2Ts are not
+	 * sent; data that may come unasked is bounded by the windows. */
+	uint64_t     budget, used;
+	struct list  starved;     /* tasks that wait for it, oldest first */
 	unsigned     tasks_live, conns_live;
 };
 
@@ -61,6 +65,8 @@ struct iscsi_task {
 	struct list           node;      /* in conn->tasks */
 	struct txitem         tx;        /* in conn->dataq, then in its batch */
 	struct iscsi_task    *hash_next;
+	struct list           starved;   /* in pool->starved, or by itself */
+	uint32_t              charged;   /* bytes of the pool's budget */
 	enum task_state       state;
 	bool                  hashed, immediate, counted;
 	bool                  finished;  /* scsi's done() ran; waits for sequences to drain */
@@ -181,7 +187,7 @@ struct iscsi_session {
 	struct scsi_nexus  *nexus;
 	struct iscsi_params params;
 	uint16_t            tsih;
-	uint32_t            exp_cmd_sn, window;
+	uint32_t            exp_cmd_sn, max_cmd_sn, window;
 	unsigned            inflight;     /* ordered commands between begin and response */
 	unsigned            nconns, nheld;
 	uint32_t            next_ttt;
@@ -203,7 +209,7 @@ void txb_put(struct iscsi_pool *p, struct iscsi_txb *b);
 /* session.c */
 enum sn_verdict { SN_NOW, SN_HOLD, SN_DROP };
 enum sn_verdict session_sn(struct iscsi_session *s, bool immediate, uint32_t cmd_sn); /* NOW advances ExpCmdSN */
-uint32_t session_max_cmd_sn(const struct iscsi_session *s);
+uint32_t session_max_cmd_sn(struct iscsi_session *s);
 struct iscsi_task *session_find(struct iscsi_session *s, uint32_t itt);
 void session_hash(struct iscsi_session *s, struct iscsi_task *t);
 void session_unhash(struct iscsi_session *s, struct iscsi_task *t);
@@ -226,6 +232,7 @@ void data_out_begin(struct iscsi_conn *c);
 void data_out_end(struct iscsi_conn *c, bool digest_ok);
 void data_task_start(struct iscsi_task *t);       /* its turn in CmdSN order has come */
 void data_task_continue(struct iscsi_task *t);    /* what was held goes on */
+void data_feed_starved(struct iscsi_pool *p);     /* memory came back */
 
 /* tx.c */
 /* Queued ahead of data, or (tx_ctl_last) behind every answer that waits. NULL: out of memory, connection closed. */

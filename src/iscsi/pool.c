@@ -6,7 +6,7 @@
 
 enum { SLAB = 32 }; /* objects made at once when a free list runs dry */
 
-struct iscsi_pool *iscsi_pool_new(struct loop *l)
+struct iscsi_pool *iscsi_pool_new(struct loop *l, uint64_t budget_bytes)
 {
 	struct iscsi_pool *p = calloc(1, sizeof(*p));
 
@@ -15,6 +15,8 @@ struct iscsi_pool *iscsi_pool_new(struct loop *l)
 	p->loop = l;
 	list_init(&p->tasks);
 	list_init(&p->ctls);
+	list_init(&p->starved);
+	p->budget = budget_bytes;
 	return p;
 }
 
@@ -93,6 +95,8 @@ struct iscsi_task *task_get(struct iscsi_conn *c)
 	t->seg_off = 0;
 	t->tx_off = t->data_sn = t->burst_left = 0;
 	list_add_tail(&c->tasks, &t->node);
+	t->charged = 0;
+	list_init(&t->starved);
 	list_init(&t->tx.node);
 	t->tx.ctl = false;
 	return t;
@@ -113,6 +117,11 @@ void task_put(struct iscsi_task *t)
 	t->conn = NULL;
 	t->pool->tasks_live--;
 	list_add_head(&t->pool->tasks, &t->node);
+	list_del(&t->starved);
+	t->pool->used -= t->charged;
+	t->charged = 0;
+	if (!list_empty(&t->pool->starved))
+		data_feed_starved(t->pool);
 }
 
 struct iscsi_ctl *ctl_get(struct iscsi_pool *p)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Requests that are no SCSI data: one row per opcode, CmdSN order over all of them. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -200,7 +201,7 @@ static void text_complete(struct req *r)
 		tx_reject(c, REJECT_INVALID_PDU, r->h);
 		return;
 	}
-	strcpy(c->send_targets, targets);
+	snprintf(c->send_targets, sizeof(c->send_targets), "%s", targets);
 	c->text_wait = true;
 	conn_event(c, ISCSI_EV_SEND_TARGETS);
 }

@@ -18,6 +18,7 @@ struct iscsi_session *iscsi_session_new(struct scsi_nexus *nexus, const struct i
 	s->tsih = tsih;
 	s->exp_cmd_sn = exp_cmd_sn;
 	s->window = window;
+	s->max_cmd_sn = exp_cmd_sn + window - 1;
 	list_init(&s->held);
 	return s;
 }
@@ -48,9 +49,18 @@ void iscsi_session_stats(const struct iscsi_session *s, struct iscsi_session_sta
 }
 
 /* The window is what is left of its slots: MaxCmdSN stands still while commands run and never goes back. */
-uint32_t session_max_cmd_sn(const struct iscsi_session *s)
+uint32_t session_max_cmd_sn(struct iscsi_session *s)
 {
-	return s->exp_cmd_sn + (s->window - MIN(s->inflight, s->window)) - 1;
+	uint32_t now = s->exp_cmd_sn + (s->window - MIN(s->inflight, s->window)) - 1;
+
+	if (sn_lt(s->max_cmd_sn, now))
+		s->max_cmd_sn = now;
+	return s->max_cmd_sn;
+}
+
+void iscsi_session_window(struct iscsi_session *s, uint32_t window)
+{
+	s->window = window;
 }
 
 enum sn_verdict session_sn(struct iscsi_session *s, bool immediate, uint32_t cmd_sn)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The control thread's view of net/: start and stop, the list of sessions, kick, drain, statistics. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -17,9 +19,12 @@ int net_init(struct loop *control, struct err *e)
 	list_init(&net.portals);
 	list_init(&net.targets);
 	list_init(&net.discovery);
+	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	net.budget = memory / BUDGET_SHARE / loop_group.n;
 	for (unsigned i = 0; i < loop_group.n; i++) {
 		list_init(&net.loops[i].conns);
-		net.loops[i].pool = iscsi_pool_new(loop_group.loop[i]);
+		net.loops[i].window = WINDOW_MAX;
+		net.loops[i].pool = iscsi_pool_new(loop_group.loop[i], net.budget);
 		if (!net.loops[i].pool)
 			return err_set(e, -ENOMEM, "out of memory");
 	}
@@ -64,11 +69,11 @@ static void fill_info(struct net_session_info *i, const struct net_conn *c)
 	iscsi_session_stats(s->iscsi, &st);
 	i->id = s->id;
 	i->params = *iscsi_conn_params(c->engine);
-	strcpy(i->initiator, s->initiator);
-	strcpy(i->target, i->params.target);
+	snprintf(i->initiator, sizeof(i->initiator), "%s", s->initiator);
+	snprintf(i->target, sizeof(i->target), "%s", i->params.target);
 	memcpy(i->user, c->user, sizeof(i->user));
-	strcpy(i->peer, c->peer_text);
-	strcpy(i->local, c->local_text);
+	snprintf(i->peer, sizeof(i->peer), "%s", c->peer_text);
+	snprintf(i->local, sizeof(i->local), "%s", c->local_text);
 	memcpy(i->isid, s->isid, 6);
 	i->tsih = s->tsih;
 	i->tpgt = s->tpgt;

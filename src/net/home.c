@@ -21,8 +21,9 @@ static char *put_text(char **at, const char *s)
 
 	if (!s)
 		return NULL;
-	strcpy(p, s);
-	*at += strlen(s) + 1;
+	size_t n = strlen(s) + 1;
+	memcpy(p, s, n);
+	*at += n;
 	return p;
 }
 
@@ -207,7 +208,7 @@ static void make_session(struct net_conn *c, struct list *l, struct net_target *
 	s->loop = c->loop;
 	s->end.run = home_session_end;
 	memcpy(s->isid, m->isid, 6);
-	strcpy(s->initiator, m->initiator);
+	snprintf(s->initiator, sizeof(s->initiator), "%s", m->initiator);
 	list_init(&s->waiters);
 	list_add_tail(l, &s->node);
 	m->session = s;
@@ -289,11 +290,11 @@ static bool is_any(const union addr *a)
 static bool portal_address(const struct net_conn *c, const struct net_portal *p, char out[ADDR_TEXT])
 {
 	if (p->advertise[0]) {
-		strcpy(out, p->advertise);
+		snprintf(out, ADDR_TEXT, "%s", p->advertise);
 		return true;
 	}
 	if (!is_any(&p->addr)) {
-		strcpy(out, p->name);
+		snprintf(out, ADDR_TEXT, "%s", p->name);
 		return true;
 	}
 	union addr a = c->local;
@@ -382,8 +383,8 @@ void home_ask(struct net_conn *c, enum msg_kind kind, const char *target)
 	m->pending = true;
 	m->kind = kind;
 	m->discovery = p->discovery;
-	strcpy(m->initiator, p->initiator);
-	strcpy(m->target, target ? target : p->target);
+	snprintf(m->initiator, sizeof(m->initiator), "%s", p->initiator);
+	snprintf(m->target, sizeof(m->target), "%s", target ? target : p->target);
 	memcpy(m->isid, iscsi_login_isid(l), 6);
 	m->tsih = iscsi_login_tsih(l);
 	list_init(&m->node);
@@ -451,7 +452,7 @@ int net_target_set(const struct net_target_conf *conf, struct err *e)
 		rules_put(r);
 		return err_set(e, -ENOMEM, "out of memory");
 	}
-	strcpy(t->name, conf->name);
+	snprintf(t->name, sizeof(t->name), "%s", conf->name);
 	t->device = conf->device;
 	t->rules = r;
 	t->tpgts = g;

@@ -21,7 +21,9 @@
 enum {
 	RX_IOV = 66,              /* 64 pages, which is 256 KiB, and the read-ahead */
 	ADDR_TEXT = 64,           /* "[v6 address]:port" */
-	WINDOW = 128,             /* commands of one session in flight: what deep queues of initiators use */
+	WINDOW_MAX = 128,         /* commands of one session in flight: what deep queues of initiators use ... */
+	WINDOW_MIN = 4,           /* ... and what is left of it when sessions are many or memory is little */
+	BUDGET_SHARE = 4,         /* data in flight may take a quarter of the memory */
 	SNDBUF_BYTES = 384 << 10, /* unsent payload stays in cache; see docs/performance.md */
 };
 
@@ -130,6 +132,7 @@ struct net_loop {                 /* one per loop */
 	struct list        conns;
 	struct iscsi_pool *pool;
 	_Atomic unsigned   nconns;
+	uint32_t           window;     /* of each session on this loop */
 	_Atomic uint64_t   logins_ok, logins_refused, digest_errors;
 };
 
@@ -145,6 +148,7 @@ struct net {
 	uint16_t           next_tsih;
 	bool               stopping;
 	uint8_t            tsih_used[8192];
+	uint64_t           budget;     /* bytes of data in flight per loop */
 };
 extern struct net net;
 

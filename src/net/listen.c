@@ -56,7 +56,7 @@ static int split(const char *s, char *host, size_t room, char *port, size_t proo
 	memcpy(host, s, (size_t)(end - s));
 	host[end - s] = 0;
 	if (colon)
-		strcpy(port, colon + 1);
+		snprintf(port, proom, "%s", colon + 1);
 	return 0;
 }
 
@@ -75,10 +75,11 @@ int addr_parse(const char *s, uint16_t dflt, union addr *ret, struct err *e)
 	if (*stop || !*port || n > 65535)
 		return err_set(e, -EINVAL, "listen address '%s': port '%s' is not a number from 0 to 65535", s, port);
 	if (!strcmp(host, "localhost"))
-		strcpy(host, "127.0.0.1");
+		snprintf(host, sizeof(host), "127.0.0.1");
 	r = getaddrinfo(*host ? host : NULL, port, &hints, &ai);
 	if (r)
-		return err_set(e, -EINVAL, "listen address '%s' is not an IP address; give one such as 127.0.0.1:3260 or [::]:3260", s);
+		return err_set(e, -EINVAL, "listen address '%s' is not an IP address; give one such as "
+			"127.0.0.1:3260 or [::]:3260", s);
 	memcpy(&ret->ss, ai->ai_addr, ai->ai_addrlen);
 	freeaddrinfo(ai);
 	return 0;

@@ -7,6 +7,7 @@
  * home waits for the answer first. */
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -144,7 +145,7 @@ static void full_feature(struct net_conn *c)
 
 	loop_of(c)->logins_ok++;
 	if (user)
-		strncpy(c->user, user, sizeof(c->user) - 1);
+		snprintf(c->user, sizeof(c->user), "%s", user);
 	log_info("login peer=%s initiator=%s target=%s user=%s tsih=%u loop=%u", c->peer_text, p->initiator,
 		p->discovery ? "(discovery)" : p->target, user ? user : "-",
 		c->session ? c->session->tsih : 0, loop_index(c->loop));
@@ -228,6 +229,24 @@ void stream_pump(struct net_conn *c)
 }
 
 /* --- life --- */
+
+/* Data that initiators may send unasked is FirstBurstLength for each command of each window: the windows are opened
+ * as far as the budget covers that, in powers of two so that a login seldom moves them. */
+static void balance_windows(struct net_loop *nl, uint32_t first_burst)
+{
+	uint64_t each = net.budget / ((nl->nconns + 1) * (uint64_t)MAX(first_burst, 4096u));
+	uint32_t w = WINDOW_MAX;
+	struct net_conn *c;
+
+	while (w > WINDOW_MIN && w > each)
+		w /= 2;
+	if (w == nl->window)
+		return;
+	nl->window = w;
+	list_for_each(c, &nl->conns, node)
+		if (!c->dead && c->session && c->session->iscsi)
+			iscsi_session_window(c->session->iscsi, w);
+}
 
 /* Payload that waits in the socket should still be in cache when it leaves: on short paths the buffer is
  * bounded. A long path needs more than any constant, there the kernel sizes it by what is in flight. */
@@ -356,7 +375,8 @@ static uint16_t make_session(struct net_conn *c, struct net_session *s)
 		if (!s->nexus)
 			return LOGIN_NO_RESOURCES;
 	}
-	s->iscsi = iscsi_session_new(s->nexus, p, s->tsih, iscsi_login_cmd_sn(l), WINDOW);
+	balance_windows(loop_of(c), p->first_burst);
+	s->iscsi = iscsi_session_new(s->nexus, p, s->tsih, iscsi_login_cmd_sn(l), loop_of(c)->window);
 	return s->iscsi ? 0 : LOGIN_NO_RESOURCES;
 }
 

@@ -89,6 +89,53 @@ int scsi_data_alloc(struct scsi_cmd *c, uint32_t len)
 	return 0;
 }
 
+/* A longer vector with the same entries. */
+static int iov_grow(struct scsi_cmd *c, unsigned n)
+{
+	struct iovec *old = c->iov;
+	int max = c->iov_max, r;
+
+	if (n <= (unsigned)max)
+		return 0;
+	c->iov = c->iov_inline;
+	c->iov_max = SCSI_IOV_INLINE;
+	r = scsi_iov_reserve(c, n);
+	if (r) {
+		c->iov = old;
+		c->iov_max = max;
+		return r;
+	}
+	memcpy(c->iov, old, (size_t)c->niov * sizeof(*old));
+	if (max == IOV_PAGE)
+		page_put(loop_pages(c->loop), old);
+	else if (max == IOV_BLOCK)
+		iov_block_put(scsi_loop(c->loop), container_of(old, struct iov_block, iov));
+	return 0;
+}
+
+int scsi_data_extend(struct scsi_cmd *c, uint32_t len)
+{
+	struct page_cache *pc = loop_pages(c->loop);
+	uint32_t n = (len + (uint32_t)PAGE_BYTES - 1) / (uint32_t)PAGE_BYTES;
+
+	if (len > LIM_TRANSFER)
+		return -EMSGSIZE;
+	if (!c->niov)
+		return scsi_data_alloc(c, len);
+	int r = iov_grow(c, n);
+	if (r)
+		return r;
+	while ((unsigned)c->niov < n) {
+		void *p = page_get(pc);
+		if (!p)
+			return -ENOMEM; /* what there is stays; scsi_cmd_fini() puts it */
+		c->iov[c->niov - 1].iov_len = PAGE_BYTES;
+		c->iov[c->niov++] = (struct iovec){ p, PAGE_BYTES };
+	}
+	c->iov[n - 1].iov_len = len - (n - 1) * PAGE_BYTES;
+	return 0;
+}
+
 void scsi_data_free(struct scsi_cmd *c)
 {
 	struct page_cache *pc = loop_pages(c->loop);

@@ -21,7 +21,7 @@
 /* ASC and ASCQ of a unit attention. */
 #define UA(asc, ascq) ((uint16_t)((asc) << 8 | (ascq)))
 enum {
-	UA_POWER_ON = UA(0x29, 0x01), UA_TARGET_RESET = UA(0x29, 0x02), UA_LU_RESET = UA(0x29, 0x03),
+	UA_POWER_ON = UA(0x29, 0x00), UA_TARGET_RESET = UA(0x29, 0x02), UA_LU_RESET = UA(0x29, 0x03),
 	UA_NEXUS_LOSS = UA(0x29, 0x07), UA_MEDIUM_CHANGED = UA(0x28, 0x00), UA_MODE_CHANGED = UA(0x2a, 0x01),
 	UA_CAPACITY_CHANGED = UA(0x2a, 0x09), UA_RESERVATIONS_RELEASED = UA(0x2a, 0x04),
 	UA_CLEARED = UA(0x2f, 0x00), UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_INQUIRY_CHANGED = UA(0x3f, 0x03),

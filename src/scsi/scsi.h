@@ -115,6 +115,8 @@ void scsi_cmd_fini(struct scsi_cmd *c); /* puts pages; after done() */
 
 /* Pages for len bytes, first byte page aligned, into c->iov. -ENOMEM, -EMSGSIZE. */
 int  scsi_data_alloc(struct scsi_cmd *c, uint32_t len);
+/* The same, keeping the pages and bytes that are there: room for len bytes in all. */
+int  scsi_data_extend(struct scsi_cmd *c, uint32_t len);
 void scsi_data_free(struct scsi_cmd *c);
 
 /* Task management, SAM-5 7. done runs on the nexus' loop when nothing of what it aborted can touch the medium. */

@@ -64,7 +64,7 @@ void duplex_init(struct duplex *d)
 	scsi_target_set_luns(d->target, &map, 1, set_true, &done);
 	while (!done)
 		turn(d);
-	d->pool = iscsi_pool_new(d->loop);
+	d->pool = iscsi_pool_new(d->loop, 64 << 20);
 	iscsi_offer_defaults(&d->offer);
 	d->out = malloc(DUPLEX_MAX);
 }
