@@ -42,10 +42,11 @@ static int open_stack(struct conf_volume *v, struct blk **ret, struct err *e)
 	return r;
 }
 
-/* Reserves the identity, then opens the medium. A medium that this makes is a new disk: it forgets the old identity. */
+/* Reserves the identity, then opens the medium. A medium that this makes is a new disk: it forgets the old identity,
+ * unless initiators may have seen that already. */
 static int open_medium(struct disk *d, struct conf_volume *v, struct store *store, struct blk **ret, struct err *e)
 {
-	bool absent = is_absent(&v->node);
+	bool absent = !d->lu && is_absent(&v->node);
 	int r = d->claimed ? 0 : store_claim(store, d->identity, e);
 
 	if (r < 0)

@@ -282,6 +282,10 @@ static int check_volumes(const struct conf *c, struct err *e)
 		for (unsigned k = 0; k < i; k++)
 			if (strcmp(identity_of(&v[i]), identity_of(&v[k])) == 0)
 				return err_at(e, -EINVAL, at, "has the same identity as volume '%.64s'", v[k].name);
+		if (lu_conf_check(&v[i].lu, e) < 0) {
+			err_prefix(e, at);
+			return -EINVAL;
+		}
 	}
 	return 0;
 }

@@ -99,8 +99,9 @@ static int check_volume(json_t *volume, struct err *e)
 		e->code = -EINVAL;
 		return -EINVAL;
 	}
+	r = lu_conf_check(&v.lu, e);
 	conf_free(&conf_volume_type, &v);
-	return 0;
+	return r;
 }
 
 static int add_disk(struct flags *f, const char *type, const char *first, const char *value, struct err *e)

@@ -212,7 +212,7 @@ static int check_text(const char *name, const char *v, size_t max, struct err *e
 	return 0;
 }
 
-static int conf_check(const struct lu_conf *conf, struct err *e)
+int lu_conf_check(const struct lu_conf *conf, struct err *e)
 {
 	if (conf->bs && conf->bs != 512 && conf->bs != 4096)
 		return err_at(e, -EINVAL, "bs", "block size %llu is neither 512 nor 4096",
@@ -375,7 +375,7 @@ static int lu_add_loops(struct lu *lu)
 int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const struct lu_conf *conf,
 	struct blk *blk, const struct lu_store *store, struct err *e)
 {
-	int r = conf_check(conf, e);
+	int r = lu_conf_check(conf, e);
 	if (r)
 		return r;
 	struct lu *lu = lu_alloc(type, name, conf, store);

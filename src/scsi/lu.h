@@ -72,6 +72,8 @@ struct lu_conf {
 	char    *vendor, *product, *revision;
 };
 extern const struct conf_field lu_conf_fields[];
+/* What the table cannot say: sizes that exist, lengths of texts. lu_open() asks it too. Pure. */
+int lu_conf_check(const struct lu_conf *conf, struct err *e);
 
 /* Where identities and saved mode pages are kept; the server gives one, tests give memory. All calls on the
  * control thread. name: the volume's. */
