@@ -2,7 +2,7 @@
  * The epoll backend. Operations are tried when the turn polls, without asking for readiness first; a socket that
  * would block is registered once, edge triggered, and its readiness remembered, so that the steady state
  * needs no epoll_ctl. Files: an attempt that does not wait, else the worker pool. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

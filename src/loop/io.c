@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The system calls behind operations, for the backends: one attempt that does not block, or the whole thing in
  * a worker thread. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The turn of a loop, the same for every backend. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

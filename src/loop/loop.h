@@ -47,7 +47,8 @@ enum {
 
 /* One system operation. The caller owns it, and all that it points to, until done() runs on the
  * submitting loop. Several operations may be in flight on one descriptor; of one kind on one socket they
- * complete in order. Of a descriptor whose disk hangs, only a bounded number runs; the rest wait. res: >= 0, or -errno; short transfers are reported, not repeated. */
+ * complete in order. Of a descriptor whose disk hangs, only a bounded number runs; the rest wait. res: >= 0, or
+ * -errno; short transfers are reported, not repeated. */
 struct op {
 	enum op_kind   kind;
 	uint32_t       flags;

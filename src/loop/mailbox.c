@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The channel between loops, and the handful of words that threads share besides it. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 #include <sys/mman.h>
 

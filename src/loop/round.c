@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Rounds: one task out to each loop and one back. The count of legs lives on the calling loop alone, so there
  * is nothing to share. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 #include <stdlib.h>
 

@@ -2,7 +2,7 @@
  * When to spin. Going to sleep and being woken costs more than a small request, so a loop whose traffic comes
  * faster than max_ns looks again and again for that long before it sleeps. Spins that find nothing end the habit
  * after a few, and short sleeps bring it back; so an idle loop never spins, whatever number of sessions it has. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 enum {
 	FRUITLESS_MAX = 3, /* spins without result before the loop goes straight to sleep */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Timers: a binary heap of pointers to the owners' struct timer; each knows its place, so that re-arming and
  * clearing are O(log n) and allocate nothing. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 #include <errno.h>
 #include <sys/mman.h>

@@ -3,7 +3,7 @@
  * and waits. Reads and writes of files are first tried without waiting, which is cheaper where they hit the
  * page cache. Completions of the kernel are delivered only when this thread asks (DEFER_TASKRUN), and a word in
  * shared memory says when asking is worth it, so that spinning costs no system calls. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 #include <errno.h>
 #include <liburing.h>

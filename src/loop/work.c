@@ -2,7 +2,7 @@
  * The worker pool: threads for what may block. Jobs of one descriptor share a lane, and a lane runs a bounded
  * number of jobs at once, so that a disk that hangs occupies a few threads and not all. When nothing makes
  * progress although jobs wait, a watcher adds threads one by one. */
-#include "loop/impl.h"
+#include "loop/internal.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * What the files of src/loop share and nobody else includes: the loop itself, its queues, its mailbox. */
-#ifndef LUNETTE_LOOP_IMPL_H
-#define LUNETTE_LOOP_IMPL_H
+#ifndef LUNETTE_LOOP_INTERNAL_H
+#define LUNETTE_LOOP_INTERNAL_H
 
 #include <stdatomic.h>
 
