@@ -204,23 +204,38 @@ void duplex_run(struct duplex *d)
 	}
 }
 
+/* One receive of at most max bytes. */
+static size_t put_once(struct duplex *d, const uint8_t *from, size_t max)
+{
+	struct iovec iov[66];
+	size_t got = 0;
+	int k = iscsi_rx_want(d->conn, iov, 66);
+
+	for (int i = 0; i < k && got < max; i++) {
+		size_t run = MIN(iov[i].iov_len, max - got);
+		memcpy(iov[i].iov_base, from + got, run);
+		got += run;
+	}
+	if (got)
+		iscsi_rx(d->conn, got);
+	return got;
+}
+
+size_t duplex_put(struct duplex *d, const void *p, size_t n)
+{
+	size_t fed = 0, got;
+
+	while (fed < n && (got = put_once(d, (const uint8_t *)p + fed, n - fed)))
+		fed += got;
+	return fed;
+}
+
 size_t duplex_feed(struct duplex *d, const void *p, size_t n, size_t piece)
 {
 	const uint8_t *from = p;
-	struct iovec iov[66];
-	size_t fed = 0;
+	size_t fed = 0, got;
 
-	while (fed < n) {
-		int k = iscsi_rx_want(d->conn, iov, 66);
-		size_t got = 0, max = piece ? MIN(piece, n - fed) : n - fed;
-		for (int i = 0; i < k && got < max; i++) {
-			size_t run = MIN(iov[i].iov_len, max - got);
-			memcpy(iov[i].iov_base, from + fed + got, run);
-			got += run;
-		}
-		if (!got)
-			break;
-		iscsi_rx(d->conn, got);
+	while (fed < n && (got = put_once(d, from + fed, piece ? MIN(piece, n - fed) : n - fed))) {
 		fed += got;
 		if (piece)
 			events(d);

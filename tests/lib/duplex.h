@@ -33,6 +33,8 @@ void duplex_open(struct duplex *d);      /* a connection, not logged in */
 void duplex_close(struct duplex *d);     /* connection gone, nexus closed, all memory back */
 /* Feeds bytes in pieces of at most `piece` (0 = as much as is wanted). Stops when the engine wants no more. */
 size_t duplex_feed(struct duplex *d, const void *p, size_t n, size_t piece);
+/* All of it goes in, as few pieces as the engine takes; nothing runs. Returns what was taken. */
+size_t duplex_put(struct duplex *d, const void *p, size_t n);
 void duplex_run(struct duplex *d);       /* until nothing is left to do */
 /* Builds a PDU (with digests if agreed) at out; returns its length. */
 size_t duplex_pdu(const struct duplex *d, uint8_t *out, const uint8_t bhs[48], const void *data, uint32_t len);
