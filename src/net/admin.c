@@ -194,7 +194,6 @@ void net_session_kick(uint64_t id, void (*done)(void *ctx, bool found), void *ct
 /* --- drain: ask for logouts; then read no more and let what runs end; then cut --- */
 
 enum {
-	ASK_NS = 1000000000,  /* how long initiators have to log out by themselves */
 	NS_GRACE = 250000000, /* after the cut, for commands to end */
 };
 
@@ -305,7 +304,7 @@ static void run_drain(struct task *t)
 	portal_stop_all();
 	drain.timer.fire = drain_step;
 	round_start(net.home, ask_leg, nothing, NULL);
-	loop_timer_set(net.home, &drain.timer, MIN(loop_now_ns(net.home) + ASK_NS, drain.deadline_ns));
+	loop_timer_set(net.home, &drain.timer, MIN(loop_now_ns(net.home) + LOGOUT_NS, drain.deadline_ns));
 	drain_check();
 }
 

@@ -164,7 +164,9 @@ static void run_kill(struct task *t)
 {
 	struct net_session *s = container_of(t, struct net_session, kill);
 
-	if (s->conn)
+	if (s->conn && s->gently)
+		stream_ask_logout(s->conn);
+	else if (s->conn)
 		stream_kill(s->conn, "session reinstated, removed or closed by the administrator");
 	s->kill.run = run_kill_back;
 	loop_post(net.home, &s->kill);
@@ -345,7 +347,7 @@ static void answer_targets(struct net_conn *c)
 static void run_reply(struct task *task)
 {
 	static void (*const to[])(struct net_conn *c) = { [MSG_POLICY] = stream_policy, [MSG_ADMIT] = stream_admit,
-		[MSG_TARGETS] = stream_targets };
+		[MSG_TARGETS] = stream_targets, [MSG_COLD_RESET] = stream_nothing };
 	struct net_conn *c = container_of(task, struct net_conn, msg.task);
 
 	c->msg.pending = false;
@@ -358,6 +360,17 @@ static void reply(struct net_conn *c)
 	loop_post(c->loop, &c->msg.task);
 }
 
+static void answer_cold_reset(struct net_conn *c)
+{
+	struct net_target *t = find_target(c->msg.target);
+	struct net_session *s;
+
+	if (t)
+		list_for_each(s, &t->sessions, node)
+			if (s->tsih != c->msg.tsih)
+				session_kill_home(s);
+}
+
 static void run_ask(struct task *task)
 {
 	struct net_conn *c = container_of(task, struct net_conn, msg.task);
@@ -367,8 +380,10 @@ static void run_ask(struct task *task)
 		answer_policy(c);
 	else if (c->msg.kind == MSG_ADMIT)
 		now = answer_admit(c);
-	else
+	else if (c->msg.kind == MSG_TARGETS)
 		answer_targets(c);
+	else
+		answer_cold_reset(c);
 	if (now)
 		reply(c);
 }
@@ -377,7 +392,7 @@ void home_ask(struct net_conn *c, enum msg_kind kind, const char *target)
 {
 	struct net_msg *m = &c->msg;
 	const struct iscsi_login *l = iscsi_conn_login(c->engine);
-	const struct iscsi_params *p = kind == MSG_TARGETS ? iscsi_conn_params(c->engine) : iscsi_login_params(l);
+	const struct iscsi_params *p = kind >= MSG_TARGETS ? iscsi_conn_params(c->engine) : iscsi_login_params(l);
 
 	CHECK(!m->pending);
 	m->pending = true;
@@ -386,7 +401,7 @@ void home_ask(struct net_conn *c, enum msg_kind kind, const char *target)
 	snprintf(m->initiator, sizeof(m->initiator), "%s", p->initiator);
 	snprintf(m->target, sizeof(m->target), "%s", target ? target : p->target);
 	memcpy(m->isid, iscsi_login_isid(l), 6);
-	m->tsih = iscsi_login_tsih(l);
+	m->tsih = c->session ? c->session->tsih : iscsi_login_tsih(l);
 	list_init(&m->node);
 	m->task.run = run_ask;
 	loop_post(net.home, &m->task);
@@ -511,8 +526,10 @@ static void run_target_remove(struct task *task)
 	} else {
 		t->gone = m->gone;
 		t->gone_ctx = m->ctx;
-		list_for_each(s, &t->sessions, node)
+		list_for_each(s, &t->sessions, node) {
+			s->gently = !s->dying;
 			session_kill_home(s);
+		}
 		target_maybe_gone(t);
 	}
 	free(m);

@@ -24,6 +24,7 @@ enum {
 	WINDOW_MAX = 128,         /* commands of one session in flight: what deep queues of initiators use ... */
 	WINDOW_MIN = 4,           /* ... and what is left of it when sessions are many or memory is little */
 	BUDGET_SHARE = 4,         /* data in flight may take a quarter of the memory */
+	LOGOUT_NS = 1000000000,   /* how long an initiator has to log out when it was asked to */
 	SNDBUF_BYTES = 384 << 10, /* unsent payload stays in cache; see docs/performance.md */
 };
 
@@ -76,7 +77,7 @@ struct net_session {
 	uint8_t              isid[6];
 	uint16_t             tsih, tpgt;
 	struct list          waiters;    /* admissions that reinstate it */
-	bool                 dying;
+	bool                 dying, gently; /* gently: it is asked to log out first */
 	struct loop         *loop;
 	/* its loop */
 	struct net_conn     *conn;
@@ -86,7 +87,7 @@ struct net_session {
 	bool                 kill_queued, ended; /* home: kill is on its way; its loop is through with it */
 };
 
-enum msg_kind { MSG_POLICY, MSG_ADMIT, MSG_TARGETS };
+enum msg_kind { MSG_POLICY, MSG_ADMIT, MSG_TARGETS, MSG_COLD_RESET };
 struct net_msg {
 	struct task         task;
 	enum msg_kind       kind;
@@ -109,7 +110,7 @@ struct net_conn {
 	struct list        node;         /* per loop */
 	struct loop       *loop;
 	int                fd;
-	bool               rx_busy, tx_busy, dead, queued, draining;
+	bool               rx_busy, tx_busy, dead, queued, draining, cold;
 	unsigned           quiet;
 	const char        *why;
 	struct op          rx, tx;
@@ -119,6 +120,7 @@ struct net_conn {
 	struct net_session *session;
 	struct net_rules  *rules;
 	uint64_t           since_ns;
+	uint64_t           end_ns;     /* closed then, 0 = not: the target was removed */
 	union addr         local, peer;
 	char               local_text[ADDR_TEXT], peer_text[ADDR_TEXT];
 	char               user[256];
@@ -160,6 +162,7 @@ void portal_stop_all(void);                       /* home */
 /* stream.c */
 void stream_start(struct net_conn *c);            /* on c->loop */
 void stream_kill(struct net_conn *c, const char *why);
+void stream_ask_logout(struct net_conn *c);       /* and close what has not gone after a second */
 void stream_pump(struct net_conn *c);             /* events, then what is to be sent */
 void stream_session_gone(void *session);          /* nexus closed */
 
@@ -178,5 +181,6 @@ void session_kill_home(struct net_session *s);
 void stream_policy(struct net_conn *c);
 void stream_admit(struct net_conn *c);
 void stream_targets(struct net_conn *c);
+void stream_nothing(struct net_conn *c);
 
 #endif

@@ -168,10 +168,15 @@ static void log_close(struct net_conn *c, const char *why)
 	}
 }
 
+/* Every connection of the target ends (SAM-5 hard reset); this one when its response is out. */
 static void cold_reset(struct net_conn *c)
 {
-	(void)c;
-	stream_kill(c, "target cold reset");
+	iscsi_conn_deafen(c->engine);
+	c->cold = c->msg.pending; /* one question at a time: again from stream_pump() */
+	if (c->cold)
+		return;
+	c->draining = true;
+	home_ask(c, MSG_COLD_RESET, NULL);
 }
 
 static void handle(struct net_conn *c, const struct iscsi_event *ev)
@@ -184,7 +189,8 @@ static void handle(struct net_conn *c, const struct iscsi_event *ev)
 		home_ask(c, MSG_ADMIT, NULL);
 		break;
 	case ISCSI_EV_SEND_TARGETS:
-		home_ask(c, MSG_TARGETS, ev->text);
+		if (!c->msg.pending)
+			home_ask(c, MSG_TARGETS, ev->text);
 		break;
 	case ISCSI_EV_FULL_FEATURE:
 		full_feature(c);
@@ -206,8 +212,14 @@ static void handle(struct net_conn *c, const struct iscsi_event *ev)
 static void tick(struct timer *t)
 {
 	struct net_conn *c = container_of(t, struct net_conn, timer);
-	uint64_t next = iscsi_tick(c->engine, loop_now_ns(c->loop), loop_stalled(c->loop));
+	uint64_t now = loop_now_ns(c->loop), next = iscsi_tick(c->engine, now, loop_stalled(c->loop));
 
+	if (c->end_ns && now >= c->end_ns) {
+		stream_kill(c, "target removed");
+		return;
+	}
+	if (c->end_ns)
+		next = MIN(next, c->end_ns);
 	if (next != UINT64_MAX)
 		loop_timer_set(c->loop, &c->timer, next);
 	stream_pump(c);
@@ -221,10 +233,12 @@ void stream_pump(struct net_conn *c)
 		handle(c, &ev);
 	if (c->dead)
 		return;
+	if (c->cold)
+		cold_reset(c);
 	receive(c);
 	if (!c->tx_busy && iscsi_tx_pending(c->engine))
 		wake(c);
-	if (c->draining && iscsi_conn_idle(c->engine))
+	if (c->draining && !c->msg.pending && iscsi_conn_idle(c->engine))
 		stream_kill(c, NULL);
 }
 
@@ -288,6 +302,15 @@ void stream_start(struct net_conn *c)
 		finish(c);
 		return;
 	}
+	tick(&c->timer);
+}
+
+void stream_ask_logout(struct net_conn *c)
+{
+	if (c->dead)
+		return;
+	iscsi_conn_ask_logout(c->engine, 1);
+	c->end_ns = loop_now_ns(c->loop) + LOGOUT_NS;
 	tick(&c->timer);
 }
 
@@ -397,6 +420,14 @@ void stream_admit(struct net_conn *c)
 		status = make_session(c, s);
 	iscsi_conn_admit(c->engine, status, status ? NULL : s->iscsi);
 	stream_pump(c);
+}
+
+void stream_nothing(struct net_conn *c)
+{
+	if (c->dead)
+		finish(c);
+	else
+		stream_pump(c);
 }
 
 void stream_targets(struct net_conn *c)
