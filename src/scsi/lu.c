@@ -79,12 +79,31 @@ void lu_derive(struct lu *lu)
 	mode_derive(lu);
 	p->not_ready = !p->blk ? SENSE(2, 0x04, 0x03) /* manual intervention required */
 		: p->ejected ? SENSE(2, 0x3a, 0x02) /* medium not present, tray open */
-		: p->stopped ? SENSE(2, 0x04, 0x02) /* initializing command required */
 		: 0;
 	p->alert = (p->not_ready ? LU_NOT_READY : 0) | (p->reserved_by ? LU_RESERVED : 0);
 	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
 		p->alert |= LU_WRITE_PROTECT;
 	p->nblk = p->blk ? atomic_load_explicit(&p->blk->bytes, memory_order_relaxed) / lu->bs : 0;
+}
+
+int lu_prevent(struct lu *lu, uint64_t id, bool prevent)
+{
+	unsigned i = 0;
+
+	while (i < lu->npreventers && lu->preventers[i] != id)
+		i++;
+	if (prevent == (i < lu->npreventers))
+		return 0;
+	if (!prevent) {
+		lu->preventers[i] = lu->preventers[--lu->npreventers];
+		return 0;
+	}
+	uint64_t *more = realloc(lu->preventers, (i + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	lu->preventers = more;
+	lu->preventers[lu->npreventers++] = id;
+	return 0;
 }
 
 /* --- entering and waiting --- */
@@ -314,6 +333,7 @@ static void lu_free(struct lu *lu)
 	free(lu->conf.vendor);
 	free(lu->conf.product);
 	free(lu->conf.revision);
+	free(lu->preventers);
 	free(lu->name);
 	free(lu);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Mode pages: MODE SENSE and MODE SELECT (SPC-4 6.11 ff, 7.5) over the tables of the device type. Current values
  * are part of the unit's shared state; saved ones go to the unit's store. */
+#include <stdio.h>
+
 #include "scsi/priv.h"
 
 int mode_index(const struct lu *lu, uint8_t page)
@@ -43,23 +45,29 @@ void mode_derive(struct lu *lu)
 	}
 }
 
+/* Under which name the store keeps a page. */
+static void mode_name(char what[16], const struct scsi_mode_page *m)
+{
+	snprintf(what, 16, "mode-%02x", m->page);
+}
+
 /* Saved values count only where they may be changed, so that an old file cannot claim what we cannot do. */
 void mode_load(struct lu *lu)
 {
 	uint8_t buf[MODE_PAGE_MAX];
-	char what[16] = "mode-00";
+	uint8_t (*saved)[MODE_PAGE_MAX] = lu->pub.saved;
+	char what[16];
 
-	mode_reset(lu, lu->saved);
+	mode_reset(lu, saved);
 	for (int i = 0; lu->type->mode[i].len; i++) {
 		const struct scsi_mode_page *m = &lu->type->mode[i];
-		what[5] = "0123456789abcdef"[m->page >> 4];
-		what[6] = "0123456789abcdef"[m->page & 15];
+		mode_name(what, m);
 		if (!lu->store->load || lu->store->load(lu->store->ctx, lu->id, what, buf, sizeof(buf)) != m->len)
 			continue;
 		for (unsigned k = 2; k < m->len; k++)
-			lu->saved[i][k] = (uint8_t)((lu->saved[i][k] & ~m->mask[k]) | (buf[k] & m->mask[k]));
+			saved[i][k] = (uint8_t)((saved[i][k] & ~m->mask[k]) | (buf[k] & m->mask[k]));
 	}
-	memcpy(lu->pub.mode, lu->saved, sizeof(lu->saved));
+	memcpy(lu->pub.mode, saved, sizeof(lu->pub.saved));
 }
 
 /* --- MODE SENSE --- */
@@ -87,7 +95,7 @@ static unsigned sense_page(struct scsi_cmd *c, unsigned pc, int i, uint8_t *p)
 		switch (pc) {
 		case PC_CHANGEABLE: p[k] = mask; break;
 		case PC_DEFAULT: p[k] = m->dflt[k]; break;
-		case PC_SAVED: p[k] = (uint8_t)((c->ll->pub.mode[i][k] & ~mask) | (lu->saved[i][k] & mask)); break;
+		case PC_SAVED: p[k] = (uint8_t)((c->ll->pub.mode[i][k] & ~mask) | (c->ll->pub.saved[i][k] & mask)); break;
 		default: p[k] = c->ll->pub.mode[i][k];
 		}
 	}
@@ -154,4 +162,153 @@ void spc_mode_sense(struct scsi_cmd *c)
 		buf[3] = (uint8_t)desc;
 	}
 	scsi_reply_data(c, buf, n);
+}
+
+/* --- MODE SELECT --- */
+
+enum { SELECT_MAX = 512 }; /* bytes of parameter list that can make sense */
+
+struct select { struct scsi_cmd *c; struct lu_job *j; uint8_t buf[SELECT_MAX]; unsigned len; };
+
+static bool bad(struct select *s, uint32_t sense, unsigned at)
+{
+	scsi_job_sense(s->j, sense, sense == SENSE_INVALID_PARAM ? (int)at : -1);
+	return false;
+}
+
+/* Block descriptors may only say what is so: SBC-4 6.5.2. */
+static bool select_descriptor(struct select *s, unsigned at, unsigned len)
+{
+	const struct lu *lu = s->c->lu;
+	const uint8_t *p = s->buf + at;
+	uint64_t nblk = len == 16 ? be64(p) : be32(p), bs = len == 16 ? be32(p + 12) : be24(p + 5);
+	uint64_t all = len == 16 ? UINT64_MAX : UINT32_MAX;
+
+	if (bs != lu->bs)
+		return bad(s, SENSE_INVALID_PARAM, at + (len == 16 ? 12 : 5));
+	if (nblk && nblk != lu->pub.nblk && nblk != all)
+		return bad(s, SENSE_INVALID_PARAM, at);
+	return true;
+}
+
+/* One page into lu->next_mode; returns whether it may be so. */
+static bool select_page(struct select *s, unsigned at)
+{
+	struct lu *lu = s->c->lu;
+	const uint8_t *p = s->buf + at;
+	int i = mode_index(lu, p[0] & 0x3f);
+
+	if (i < 0 || (p[0] & 0x40)) /* unknown, or a subpage: we have none */
+		return bad(s, SENSE_INVALID_PARAM, at);
+	const struct scsi_mode_page *m = &lu->type->mode[i];
+	if (p[1] != m->len - 2)
+		return bad(s, SENSE_INVALID_PARAM, at + 1);
+	if (at + m->len > s->len)
+		return bad(s, SENSE_PARAM_LENGTH, 0);
+	for (unsigned k = 2; k < m->len; k++) {
+		if ((p[k] ^ lu->next_mode[i][k]) & (uint8_t)~changeable(s->c, i, k))
+			return bad(s, SENSE_INVALID_PARAM, at + k);
+		lu->next_mode[i][k] = p[k];
+	}
+	return true;
+}
+
+static bool select_parse(struct select *s)
+{
+	bool ten = s->c->cdb[0] == 0x55;
+	unsigned head = ten ? 8 : 4, desc, at;
+
+	if (s->len < head)
+		return bad(s, SENSE_PARAM_LENGTH, 0);
+	desc = ten ? be16(s->buf + 6) : s->buf[3];
+	at = head + desc;
+	if (desc && desc != (ten && (s->buf[4] & 1) ? 16u : 8u))
+		return bad(s, SENSE_INVALID_PARAM, ten ? 6 : 3);
+	if (at > s->len)
+		return bad(s, SENSE_PARAM_LENGTH, 0);
+	if (desc && !select_descriptor(s, head, desc))
+		return false;
+	for (; at < s->len; at += s->buf[at + 1] + 2u) {
+		if (at + 2 > s->len)
+			return bad(s, SENSE_PARAM_LENGTH, 0);
+		if (!select_page(s, at))
+			return false;
+	}
+	return true;
+}
+
+/* home: next_mode becomes current, and saved with SP. */
+static void select_apply(struct lu_job *j)
+{
+	struct lu *lu = j->lu;
+
+	if (memcmp(lu->pub.mode, lu->next_mode, sizeof(lu->next_mode))) {
+		j->ua = UA_MODE_CHANGED;
+		j->ua_except = scsi_job_cmd(j)->nexus->id;
+	}
+	memcpy(lu->pub.mode, lu->next_mode, sizeof(lu->next_mode));
+	if (scsi_job_cmd(j)->cdb[1] & 0x01)
+		memcpy(lu->pub.saved, lu->next_mode, sizeof(lu->next_mode));
+	lu_publish(j);
+}
+
+static void select_saved(struct task *t)
+{
+	struct scsi_cmd *c = container_of(t, struct scsi_cmd, task);
+
+	if ((int64_t)c->scratch[2] < 0) {
+		scsi_job_sense(&c->job, SENSE(4, 0x44, 0x00), -1);
+		lu_job_end(&c->job);
+		return;
+	}
+	select_apply(&c->job);
+}
+
+/* Control thread: the only one that touches the store. */
+static void select_save(struct task *t)
+{
+	struct scsi_cmd *c = container_of(t, struct scsi_cmd, task);
+	struct lu *lu = c->lu;
+	char what[16];
+	int r = 0;
+
+	for (int i = 0; !r && lu->type->mode[i].len; i++) {
+		if (!memcmp(lu->next_mode[i], lu->pub.saved[i], MODE_PAGE_MAX))
+			continue;
+		mode_name(what, &lu->type->mode[i]);
+		r = lu->store->save(lu->store->ctx, lu->id, what, lu->next_mode[i], lu->type->mode[i].len);
+	}
+	c->scratch[2] = (uint64_t)(int64_t)r;
+	t->run = select_saved;
+	scsi_send(lu->store->control, lu->home, t);
+}
+
+static void run_select(struct lu_job *j)
+{
+	struct scsi_cmd *c = scsi_job_cmd(j);
+	struct select s = { .c = c, .j = j, .len = c->out_len };
+
+	scsi_data_get(c, 0, s.buf, s.len);
+	memcpy(j->lu->next_mode, j->lu->pub.mode, sizeof(j->lu->next_mode));
+	if (!select_parse(&s)) {
+		lu_job_end(j);
+	} else if (!(c->cdb[1] & 0x01)) {
+		select_apply(j);
+	} else if (!j->lu->store->save) {
+		scsi_job_sense(j, SENSE(5, 0x39, 0x00), -1); /* saving parameters not supported */
+		lu_job_end(j);
+	} else {
+		c->task.run = select_save;
+		scsi_send(j->lu->home, j->lu->store->control, &c->task);
+	}
+}
+
+void spc_mode_select(struct scsi_cmd *c)
+{
+	if (!c->out_len)
+		scsi_reply(c, SCSI_GOOD);
+	else if (c->out_len > SELECT_MAX)
+		scsi_reply_sense(c, SENSE_PARAM_LENGTH);
+	else
+		scsi_job(c, run_select);
 }

@@ -45,9 +45,9 @@ struct lu_pub {
 	uint32_t    alert;        /* LU_*: 0 = every command passes the slow gates */
 	uint32_t    not_ready;    /* SENSE(), 0 = ready */
 	bool        wce, d_sense, swp;
-	bool        ejected, stopped;
-	uint32_t    prevents;     /* nexuses that prevent removal */
-	uint8_t     mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* current values */
+	bool        ejected;
+	uint8_t     mode[MODE_PAGES_MAX][MODE_PAGE_MAX];  /* current values */
+	uint8_t     saved[MODE_PAGES_MAX][MODE_PAGE_MAX];
 };
 
 /* A wait for commands of one loop to end; see lu_wait_*(). */
@@ -88,8 +88,10 @@ struct lu {
 	struct blk     *blk;          /* control thread */
 	struct lu_pub   pub;          /* home: the truth */
 	struct list     jobs;         /* home: lu_job.node, the first runs */
+	uint64_t       *preventers;   /* home: ids of nexuses that prevent medium removal */
+	unsigned        npreventers;
 	struct list     freezes;      /* home: lu_freeze.node, in order of request */
-	uint8_t         saved[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* home */
+	uint8_t         next_mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* of the MODE SELECT that runs */
 	unsigned        control_jobs; /* control: jobs that it has under way */
 	bool            closing;      /* control */
 	void          (*gone)(void *ctx);
@@ -102,7 +104,7 @@ struct lu {
 struct itl {
 	struct lu_loop *ll;           /* NULL: no logical unit at this LUN */
 	uint8_t         nua;
-	bool            prevents;     /* PREVENT ALLOW MEDIUM REMOVAL of this nexus */
+	bool            prevents;     /* it asked to prevent medium removal and did not allow it since */
 	uint16_t        ua[LIM_UA];   /* oldest first */
 };
 
@@ -119,7 +121,7 @@ struct scsi_nexus {
 	const struct lun_map *map;
 	uint16_t     tpgt;
 	uint8_t      isid[6];
-	bool         closing, release_prevent; /* the unit being released was prevented by this nexus */
+	bool         closing;
 	unsigned     tmfs;            /* task management functions under way */
 	unsigned     next_lun;        /* closing: next LUN whose holds are released */
 	struct lu_loop *release;
@@ -227,6 +229,9 @@ void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint
 void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg);
 void lu_wait_all(struct lu_loop *ll, struct round_leg *leg);
 
+/* home: nexus `id` prevents the removal of the medium, or does not. 0 or -ENOMEM. */
+int  lu_prevent(struct lu *lu, uint64_t id, bool prevent);
+
 /* --- freeze.c --- */
 /* Holds new commands that overlap on every loop; granted() runs on `from` when the old ones have ended. own: the
  * command on whose behalf, which does not wait for itself; may be NULL. NULL when memory is exhausted. */
@@ -270,7 +275,15 @@ void spc_mode_sense(struct scsi_cmd *c);
 void spc_mode_select(struct scsi_cmd *c);
 void spc_reserve(struct scsi_cmd *c);
 void spc_release(struct scsi_cmd *c);
-void spc_prevent_allow(struct scsi_cmd *c);
+/* Runs `run` as a job of the unit for this command. run() leaves the outcome with scsi_job_*(), then ends the job. */
+void scsi_job(struct scsi_cmd *c, void (*run)(struct lu_job *j));
+static inline struct scsi_cmd *scsi_job_cmd(struct lu_job *j)
+{
+	return container_of(j, struct scsi_cmd, job);
+}
+/* Called in run(): what the command will end with. byte: of the field at fault, -1 = none. */
+void scsi_job_status(struct lu_job *j, enum scsi_status status);
+void scsi_job_sense(struct lu_job *j, uint32_t sense, int byte);
 void spc_report_opcodes(struct scsi_cmd *c);
 void spc_report_tmf(struct scsi_cmd *c);
 const struct scsi_page *vpd_find(const struct lu *lu, uint8_t page);

@@ -33,7 +33,7 @@ void sbc_flush(struct scsi_cmd *c, blk_done_fn *done)
 
 /* --- READ --- */
 
-enum { PROGRESS, TOTAL }; /* scratch: bytes done, bytes to do */
+enum { PROGRESS, TOTAL, FLAGS }; /* scratch: bytes done, bytes to do, a write's flags */
 
 static void read_step(struct scsi_cmd *c);
 
@@ -137,6 +137,16 @@ void sbc_read(struct scsi_cmd *c)
 
 static void write_step(struct scsi_cmd *c);
 
+static void write_finish(struct scsi_cmd *c)
+{
+	if (unlikely(c->resume != NULL)) {
+		c->resume(c);
+		return;
+	}
+	c->status = SCSI_GOOD;
+	scsi_end(c);
+}
+
 static void write_done(struct blk_io *io, void *ctx)
 {
 	struct scsi_cmd *c = ctx;
@@ -147,8 +157,7 @@ static void write_done(struct blk_io *io, void *ctx)
 	}
 	c->scratch[PROGRESS] += io->req.len;
 	if (likely(c->scratch[PROGRESS] == c->scratch[TOTAL])) {
-		c->status = SCSI_GOOD;
-		scsi_end(c);
+		write_finish(c);
 	} else if (unlikely(c->must_abort)) {
 		scsi_end(c);
 	} else {
@@ -162,11 +171,7 @@ static void write_step(struct scsi_cmd *c)
 	uint64_t done = c->scratch[PROGRESS];
 
 	r->op = BLK_WRITE;
-	r->flags = BLK_PAGES;
-	if (!c->ll->pub.wce)
-		r->flags |= BLK_FUA;
-	if (c->op->cdb_len > 6)
-		r->flags |= (c->cdb[1] & 0x08 ? BLK_FUA : 0u) | (c->cdb[1] & 0x10 ? BLK_DPO : 0u);
+	r->flags = (uint32_t)c->scratch[FLAGS];
 	r->off = c->off + done;
 	r->len = MIN(c->scratch[TOTAL] - done, (uint64_t)SBC_STEP);
 	r->iov = c->iov + done / PAGE_BYTES;
@@ -174,8 +179,17 @@ static void write_step(struct scsi_cmd *c)
 	sbc_submit(c, write_done);
 }
 
+uint32_t sbc_write_flags(const struct scsi_cmd *c)
+{
+	uint32_t flags = c->ll->pub.wce ? 0 : BLK_FUA;
+
+	if (c->op->cdb_len > 6)
+		flags |= (c->cdb[1] & 0x08 ? BLK_FUA : 0u) | (c->cdb[1] & 0x10 ? BLK_DPO : 0u);
+	return flags;
+}
+
 /* Only whole blocks that arrived are written. */
-void sbc_write(struct scsi_cmd *c)
+static inline void write_start(struct scsi_cmd *c, uint32_t flags)
 {
 	uint64_t len = c->out_len & ~((1ull << c->ll->shift) - 1);
 
@@ -188,7 +202,20 @@ void sbc_write(struct scsi_cmd *c)
 	c->len = len;
 	c->scratch[PROGRESS] = 0;
 	c->scratch[TOTAL] = len;
+	c->scratch[FLAGS] = BLK_PAGES | flags;
 	write_step(c);
+}
+
+void sbc_write(struct scsi_cmd *c)
+{
+	c->resume = NULL;
+	write_start(c, sbc_write_flags(c));
+}
+
+void sbc_write_then(struct scsi_cmd *c, uint32_t flags, void (*fn)(struct scsi_cmd *c))
+{
+	c->resume = fn;
+	write_start(c, flags | (c->cdb[1] & 0x10 ? BLK_DPO : 0u));
 }
 
 /* --- SYNCHRONIZE CACHE --- */
@@ -242,6 +269,7 @@ static void sbc_capacity16(struct scsi_cmd *c)
 #define F8 F4, F4
 #define RD (SCSI_IN | SCSI_MEDIUM | SCSI_PR_READ | SCSI_BLOCKS)
 #define WR (SCSI_OUT | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE | SCSI_BLOCKS)
+#define VERIFY (SCSI_OUT | SCSI_MEDIUM | SCSI_PR_READ)
 #define SYNC (SCSI_MEDIUM | SCSI_PR_WRITE)
 
 const struct scsi_op sbc_ops[] = {
@@ -270,5 +298,49 @@ const struct scsi_op sbc_ops[] = {
 	{ .opcode = 0x9e, .action = 0x10, .name = "READ CAPACITY (16)", .spec = "SBC-4 5.21", .cdb_len = 16,
 	  .flags = SCSI_IN | SCSI_SA | SCSI_MEDIUM | SCSI_PR_FREE, .alloc = { 10, 4 }, .exec = sbc_capacity16,
 	  .usage = { 0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, F4 } },
+	{ .opcode = 0x2f, .name = "VERIFY (10)", .spec = "SBC-4 5.36", .cdb_len = 10, .flags = VERIFY,
+	  .prepare = sbc_verify_prepare, .exec = sbc_verify, .lba = { 2, 4 }, .nblk = { 7, 2 },
+	  .usage = { 0x2f, 0x16, F4, 0x3f, F2 } },
+	{ .opcode = 0xaf, .name = "VERIFY (12)", .spec = "SBC-4 5.37", .cdb_len = 12, .flags = VERIFY,
+	  .prepare = sbc_verify_prepare, .exec = sbc_verify, .lba = { 2, 4 }, .nblk = { 6, 4 },
+	  .usage = { 0xaf, 0x16, F4, F4, 0x3f } },
+	{ .opcode = 0x8f, .name = "VERIFY (16)", .spec = "SBC-4 5.38", .cdb_len = 16, .flags = VERIFY,
+	  .prepare = sbc_verify_prepare, .exec = sbc_verify, .lba = { 2, 8 }, .nblk = { 10, 4 },
+	  .usage = { 0x8f, 0x16, F8, F4, 0x3f } },
+	{ .opcode = 0x2e, .name = "WRITE AND VERIFY (10)", .spec = "SBC-4 5.44", .cdb_len = 10, .flags = WR,
+	  .prepare = sbc_write_verify_prepare, .exec = sbc_write_verify, .lba = { 2, 4 }, .nblk = { 7, 2 },
+	  .usage = { 0x2e, 0x16, F4, 0x3f, F2 } },
+	{ .opcode = 0xae, .name = "WRITE AND VERIFY (12)", .spec = "SBC-4 5.45", .cdb_len = 12, .flags = WR,
+	  .prepare = sbc_write_verify_prepare, .exec = sbc_write_verify, .lba = { 2, 4 }, .nblk = { 6, 4 },
+	  .usage = { 0xae, 0x16, F4, F4, 0x3f } },
+	{ .opcode = 0x8e, .name = "WRITE AND VERIFY (16)", .spec = "SBC-4 5.46", .cdb_len = 16, .flags = WR,
+	  .prepare = sbc_write_verify_prepare, .exec = sbc_write_verify, .lba = { 2, 8 }, .nblk = { 10, 4 },
+	  .usage = { 0x8e, 0x16, F8, F4, 0x3f } },
+	{ .opcode = 0x89, .name = "COMPARE AND WRITE", .spec = "SBC-4 5.3", .cdb_len = 16,
+	  .flags = WR & ~SCSI_BLOCKS, .prepare = sbc_caw_prepare, .exec = sbc_caw, .lba = { 2, 8 },
+	  .nblk = { 13, 1 }, .usage = { 0x89, 0x18, F8, 0, 0, 0, 0xff, 0x3f } },
+	{ .opcode = 0x41, .name = "WRITE SAME (10)", .spec = "SBC-4 5.52", .cdb_len = 10,
+	  .flags = WR & ~SCSI_BLOCKS, .prepare = sbc_write_same_prepare, .exec = sbc_write_same, .lba = { 2, 4 },
+	  .nblk = { 7, 2 }, .usage = { 0x41, 0x08, F4, 0x3f, F2 } },
+	{ .opcode = 0x93, .name = "WRITE SAME (16)", .spec = "SBC-4 5.53", .cdb_len = 16,
+	  .flags = WR & ~SCSI_BLOCKS, .prepare = sbc_write_same_prepare, .exec = sbc_write_same, .lba = { 2, 8 },
+	  .nblk = { 10, 4 }, .usage = { 0x93, 0x09, F8, F4, 0x3f } },
+	{ .opcode = 0x42, .name = "UNMAP", .spec = "SBC-4 5.35", .cdb_len = 10, .flags = WR & ~SCSI_BLOCKS,
+	  .prepare = sbc_unmap_prepare, .exec = sbc_unmap, .param = { 7, 2 },
+	  .usage = { 0x42, 0, 0, 0, 0, 0, 0x3f, F2 } },
+	{ .opcode = 0x9e, .action = 0x12, .name = "GET LBA STATUS (16)", .spec = "SBC-4 5.6", .cdb_len = 16,
+	  .flags = SCSI_IN | SCSI_SA | SCSI_MEDIUM | SCSI_PR_FREE, .lba = { 2, 8 }, .alloc = { 10, 4 },
+	  .exec = sbc_lba_status, .usage = { 0x9e, 0x12, F8, F4 } },
+	{ .opcode = 0x34, .name = "PRE-FETCH (10)", .spec = "SBC-4 5.13", .cdb_len = 10,
+	  .flags = SCSI_MEDIUM | SCSI_PR_READ, .exec = sbc_prefetch, .lba = { 2, 4 }, .nblk = { 7, 2 },
+	  .usage = { 0x34, 0x02, F4, 0x3f, F2 } },
+	{ .opcode = 0x90, .name = "PRE-FETCH (16)", .spec = "SBC-4 5.14", .cdb_len = 16,
+	  .flags = SCSI_MEDIUM | SCSI_PR_READ, .exec = sbc_prefetch, .lba = { 2, 8 }, .nblk = { 10, 4 },
+	  .usage = { 0x90, 0x02, F8, F4, 0x3f } },
+	{ .opcode = 0x1b, .name = "START STOP UNIT", .spec = "SBC-4 5.31", .cdb_len = 6,
+	  .flags = SCSI_PR_WRITE | SCSI_PR_START, .exec = sbc_start_stop,
+	  .usage = { 0x1b, 0x01, 0, 0x0f, 0xf7 } },
+	{ .opcode = 0x1e, .name = "PREVENT ALLOW MEDIUM REMOVAL", .spec = "SBC-4 5.15", .cdb_len = 6,
+	  .flags = SCSI_PR_WRITE | SCSI_PR_START, .exec = sbc_prevent_allow, .usage = { 0x1e, 0, 0, 0, 0x01 } },
 	{ .name = NULL },
 };

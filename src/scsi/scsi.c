@@ -353,6 +353,41 @@ void scsi_reply_field(struct scsi_cmd *c, uint32_t sense, unsigned byte, int bit
 	scsi_reply(c, SCSI_CHECK_CONDITION);
 }
 
+/* --- commands that change shared state --- */
+
+enum { JOB_STATUS, JOB_SENSE_BYTE }; /* scratch: status or sense; byte of the field + 1 */
+
+void scsi_job_status(struct lu_job *j, enum scsi_status status)
+{
+	scsi_job_cmd(j)->scratch[JOB_STATUS] = status;
+}
+
+void scsi_job_sense(struct lu_job *j, uint32_t sense, int byte)
+{
+	scsi_job_cmd(j)->scratch[JOB_STATUS] = (uint64_t)sense << 8 | SCSI_CHECK_CONDITION;
+	scsi_job_cmd(j)->scratch[JOB_SENSE_BYTE] = (uint64_t)(byte + 1);
+}
+
+static void job_done(struct lu_job *j)
+{
+	struct scsi_cmd *c = scsi_job_cmd(j);
+	uint32_t sense = (uint32_t)(c->scratch[JOB_STATUS] >> 8);
+	struct sense_extra x = { .has_field = c->scratch[JOB_SENSE_BYTE], .bit = -1,
+		.in_cdb = sense == SENSE_INVALID_FIELD, .byte = (uint16_t)(c->scratch[JOB_SENSE_BYTE] - 1) };
+
+	c->status = (uint8_t)c->scratch[JOB_STATUS];
+	if (c->status == SCSI_CHECK_CONDITION)
+		sense_set(c, sense, &x);
+	scsi_end(c);
+}
+
+void scsi_job(struct scsi_cmd *c, void (*run)(struct lu_job *j))
+{
+	c->scratch[JOB_STATUS] = SCSI_GOOD;
+	c->scratch[JOB_SENSE_BYTE] = 0;
+	lu_job_start(&c->job, c->lu, c->loop, run, job_done);
+}
+
 uint64_t scsi_alloc_len(const struct scsi_cmd *c)
 {
 	return c->op->alloc.bytes ? scsi_field(c->cdb, c->op->alloc) : UINT64_MAX;

@@ -118,6 +118,43 @@ void spc_test_unit_ready(struct scsi_cmd *c)
 	scsi_reply(c, SCSI_GOOD);
 }
 
+/* --- RESERVE, RELEASE: SPC-2 7.21 to 7.25, the whole unit for this nexus --- */
+
+static void run_reserve(struct lu_job *j)
+{
+	struct lu_pub *p = &j->lu->pub;
+	uint64_t id = scsi_job_cmd(j)->nexus->id;
+
+	if (p->reserved_by && p->reserved_by != id) {
+		scsi_job_status(j, SCSI_RESERVATION_CONFLICT); /* another loop's came first */
+		lu_job_end(j);
+		return;
+	}
+	p->reserved_by = id;
+	lu_publish(j);
+}
+
+static void run_release(struct lu_job *j)
+{
+	if (j->lu->pub.reserved_by == scsi_job_cmd(j)->nexus->id)
+		j->lu->pub.reserved_by = 0;
+	lu_publish(j);
+}
+
+void spc_reserve(struct scsi_cmd *c)
+{
+	scsi_job(c, run_reserve);
+}
+
+/* Of what somebody else holds: GOOD, and nothing happens. */
+void spc_release(struct scsi_cmd *c)
+{
+	if (c->ll->pub.reserved_by != c->nexus->id)
+		scsi_reply(c, SCSI_GOOD);
+	else
+		scsi_job(c, run_release);
+}
+
 #define ALL2 0xff, 0xff
 #define ALL4 ALL2, ALL2
 
@@ -139,5 +176,24 @@ const struct scsi_op spc_ops[] = {
 	{ .opcode = 0xa0, .name = "REPORT LUNS", .spec = "SPC-4 6.33", .cdb_len = 12, .alloc = { 6, 4 },
 	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN, .exec = spc_report_luns,
 	  .usage = { 0xa0, 0, 0xff, 0, 0, 0, ALL4 } },
+	{ .opcode = 0x15, .name = "MODE SELECT (6)", .spec = "SPC-4 6.11", .cdb_len = 6, .param = { 4, 1 },
+	  .flags = SCSI_OUT | SCSI_PR_WRITE, .exec = spc_mode_select, .usage = { 0x15, 0x11, 0, 0, 0xff } },
+	{ .opcode = 0x55, .name = "MODE SELECT (10)", .spec = "SPC-4 6.12", .cdb_len = 10, .param = { 7, 2 },
+	  .flags = SCSI_OUT | SCSI_PR_WRITE, .exec = spc_mode_select,
+	  .usage = { 0x55, 0x11, 0, 0, 0, 0, 0, ALL2 } },
+	{ .opcode = 0x16, .name = "RESERVE (6)", .spec = "SPC-2 7.21", .cdb_len = 6, .flags = SCSI_PR_WRITE,
+	  .exec = spc_reserve, .usage = { 0x16 } },
+	{ .opcode = 0x56, .name = "RESERVE (10)", .spec = "SPC-2 7.22", .cdb_len = 10, .flags = SCSI_PR_WRITE,
+	  .exec = spc_reserve, .usage = { 0x56 } },
+	{ .opcode = 0x17, .name = "RELEASE (6)", .spec = "SPC-2 7.16", .cdb_len = 6, .flags = SCSI_PR_FREE,
+	  .exec = spc_release, .usage = { 0x17 } },
+	{ .opcode = 0x57, .name = "RELEASE (10)", .spec = "SPC-2 7.17", .cdb_len = 10, .flags = SCSI_PR_FREE,
+	  .exec = spc_release, .usage = { 0x57 } },
+	{ .opcode = 0xa3, .action = 0x0c, .name = "REPORT SUPPORTED OPERATION CODES", .spec = "SPC-4 6.35",
+	  .cdb_len = 12, .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE, .alloc = { 6, 4 }, .exec = spc_report_opcodes,
+	  .usage = { 0xa3, 0x0c, 0x87, 0xff, ALL2, ALL4 } },
+	{ .opcode = 0xa3, .action = 0x0d, .name = "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
+	  .spec = "SPC-4 6.36", .cdb_len = 12, .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE, .alloc = { 6, 4 },
+	  .exec = spc_report_tmf, .usage = { 0xa3, 0x0d, 0x80, 0, 0, 0, ALL4 } },
 	{ .name = NULL },
 };

@@ -209,8 +209,7 @@ static void run_release(struct lu_job *j)
 
 	if (p->reserved_by == n->id)
 		p->reserved_by = 0;
-	if (n->release_prevent && p->prevents)
-		p->prevents--;
+	lu_prevent(j->lu, n->id, false);
 	lu_publish(j);
 }
 
@@ -222,7 +221,6 @@ static void release_next(struct scsi_nexus *n)
 		struct lu_loop *ll = itl->ll;
 		if (!ll || (ll->pub.reserved_by != n->id && !itl->prevents))
 			continue;
-		n->release_prevent = itl->prevents;
 		itl->prevents = false;
 		n->release = ll;
 		ll->users++;

@@ -94,9 +94,8 @@ static void run_reset(struct lu_job *j)
 	struct lu *lu = j->lu;
 
 	lu->pub.reserved_by = 0;
-	lu->pub.prevents = 0;
-	lu->pub.stopped = false;
-	memcpy(lu->pub.mode, lu->saved, sizeof(lu->saved));
+	lu->npreventers = 0;
+	memcpy(lu->pub.mode, lu->pub.saved, sizeof(lu->pub.saved));
 	j->ua = t->kind == SCSI_TARGET_RESET ? UA_TARGET_RESET : UA_LU_RESET;
 	lu_publish(j);
 }
@@ -170,10 +169,12 @@ static void on_lu(struct scsi_tmf *t)
 	switch (t->kind) {
 	case SCSI_ABORT_TASK:
 		c = find_tag(ll, t->nexus, t->tag);
-		if (!c)
+		if (!c) {
 			tmf_end_later(t, SCSI_TMF_NO_TASK);
-		else
-			round_start(t->nexus->loop, abort_leg, aborted, t);
+			return;
+		}
+		scsi_abort(c); /* at once: before the legs run it could end and answer */
+		round_start(t->nexus->loop, abort_leg, aborted, t);
 		return;
 	case SCSI_ABORT_TASK_SET:
 	case SCSI_CLEAR_TASK_SET:

@@ -3,7 +3,7 @@
  * command's loop; what a page says of the unit is constant or comes from the loop's snapshot. */
 #include <stdio.h>
 
-#include "scsi/priv.h"
+#include "scsi/sbc.h"
 
 const struct scsi_page *vpd_find(const struct lu *lu, uint8_t page)
 {
@@ -116,8 +116,6 @@ static int vpd_extended(struct scsi_cmd *c, uint8_t *p, size_t n)
 
 /* --- disks --- */
 
-enum { UNMAP_DESCRIPTORS_MAX = 255, CAW_BLOCKS_MAX = 255 };
-
 static int vpd_block_limits(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
 	const struct lu *lu = c->lu;
@@ -126,14 +124,14 @@ static int vpd_block_limits(struct scsi_cmd *c, uint8_t *p, size_t n)
 	uint32_t unmap = b && b->discard_bytes ? b->discard_bytes : 4096;
 
 	memset(p, 0, 60);
-	p[1] = CAW_BLOCKS_MAX;
+	p[1] = SBC_CAW_MAX;
 	put_be16(p + 2, (uint16_t)(lu->pbs >> shift)); /* optimal transfer length granularity */
 	put_be32(p + 4, LIM_TRANSFER >> shift);
 	put_be32(p + 8, (1u << 20) >> shift);
 	put_be32(p + 12, LIM_TRANSFER >> shift); /* prefetch */
 	if (lu->thin) {
 		put_be32(p + 16, UINT32_MAX);
-		put_be32(p + 20, UNMAP_DESCRIPTORS_MAX);
+		put_be32(p + 20, SBC_UNMAP_MAX);
 		put_be32(p + 24, MAX(unmap >> shift, 1u));
 		put_be32(p + 28, 0x80000000); /* UGAVALID, aligned at 0 */
 	}

@@ -163,7 +163,7 @@ static void unit_attentions(void **state)
 	struct scsi_lun two[2] = { { 0, lu }, { 7, lu } };
 
 	assert_good(RUN(fresh, 0, 0x12, 0, 0, 0, 36));
-	assert_sense(RUN(fresh, 0, 0x00), 6, 0x29, 0x01);
+	assert_sense(RUN(fresh, 0, 0x00), 6, 0x29, 0x00);
 	assert_good(RUN(fresh, 0, 0x00));
 	bed_map(two, 2);
 	assert_sense(RUN(n, 0, 0x00), 6, 0x3f, 0x0e);

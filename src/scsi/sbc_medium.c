@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * The medium as a thing: START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL, PRE-FETCH (SBC-4 5.31, 5.15, 5.13). On
+ * the command's loop; ejecting and preventing are decided on the unit's home. */
+#include "scsi/sbc.h"
+
+/* Nothing is fetched ahead: GOOD says that the blocks were not all brought to the cache (SBC-4 5.13). */
+void sbc_prefetch(struct scsi_cmd *c)
+{
+	c->len = 0;
+	scsi_reply(c, SCSI_GOOD);
+}
+
+/* --- START STOP UNIT --- */
+
+enum { START = 0x01, LOEJ = 0x02, NO_FLUSH = 0x04 };
+
+static void run_load_eject(struct lu_job *j)
+{
+	struct scsi_cmd *c = scsi_job_cmd(j);
+	struct lu_pub *p = &j->lu->pub;
+	bool load = c->cdb[4] & START;
+
+	if (!load && j->lu->npreventers) {
+		scsi_job_sense(j, SENSE(5, 0x53, 0x02), -1); /* medium removal prevented */
+		lu_job_end(j);
+		return;
+	}
+	if (load && p->ejected) {
+		j->ua = UA_MEDIUM_CHANGED;
+		j->ua_except = c->nexus->id;
+	}
+	p->ejected = !load;
+	lu_publish(j);
+}
+
+static void flushed(struct blk_io *io, void *ctx)
+{
+	struct scsi_cmd *c = ctx;
+
+	if (io->status < 0) {
+		sbc_fail(c, true);
+	} else if (c->cdb[4] & LOEJ) {
+		scsi_job(c, run_load_eject);
+	} else {
+		c->status = SCSI_GOOD;
+		scsi_end(c);
+	}
+}
+
+/* There is no motor: stopping flushes, starting does nothing. With a power condition START and LOEJ mean
+ * nothing. IMMED may be ignored. */
+void sbc_start_stop(struct scsi_cmd *c)
+{
+	bool start = c->cdb[4] & START, loej = c->cdb[4] & LOEJ;
+	struct blk *b = c->ll->pub.blk;
+
+	if (c->cdb[4] >> 4) {
+		scsi_reply(c, SCSI_GOOD);
+	} else if (loej && !c->lu->conf.removable) {
+		scsi_reply_field(c, SENSE_INVALID_FIELD, 4, 1);
+	} else if (!start && !(c->cdb[4] & NO_FLUSH) && b && !(b->caps & BLK_READ_ONLY)) {
+		sbc_flush(c, flushed);
+	} else if (loej) {
+		scsi_job(c, run_load_eject);
+	} else {
+		scsi_reply(c, SCSI_GOOD);
+	}
+}
+
+/* --- PREVENT ALLOW MEDIUM REMOVAL --- */
+
+static void run_prevent(struct lu_job *j)
+{
+	struct scsi_cmd *c = scsi_job_cmd(j);
+
+	if (lu_prevent(j->lu, c->nexus->id, c->cdb[4] & 1))
+		scsi_job_status(j, SCSI_BUSY);
+	lu_job_end(j);
+}
+
+void sbc_prevent_allow(struct scsi_cmd *c)
+{
+	struct itl *itl = scsi_itl(c);
+
+	if (itl)
+		itl->prevents = c->cdb[4] & 1; /* nexus loss must then allow it again */
+	scsi_job(c, run_prevent);
+}
