@@ -237,7 +237,8 @@ static bool run(struct result *res, uint32_t split)
 			bool last = at + part == len;
 			if (++pdus > LIM_LOGIN_PDUS)
 				same = false;
-			res->next = feed(l, reqs[i].bhs, last ? flags : (uint8_t)(FLAG_CONTINUE | (flags & 0x0c)), text + at, part);
+			uint8_t f = last ? flags : (uint8_t)(FLAG_CONTINUE | (flags & 0x0c));
+			res->next = feed(l, reqs[i].bhs, f, text + at, part);
 			take_response(l, res, &continues);
 			at += part;
 		}

@@ -74,7 +74,8 @@ static const struct key keys[] = {
 	/* 13.10 to 13.12 */
 	{ "InitialR2T", RULE_OR, OPER, BOTH, LEADING | NORMAL, P(initial_r2t), O(initial_r2t), 0, 1, 1 },
 	{ "ImmediateData", RULE_AND, OPER, BOTH, LEADING | NORMAL, P(immediate_data), O(immediate_data), 0, 1, 1 },
-	{ "MaxRecvDataSegmentLength", RULE_SEGMENT, OPER | FFP, BOTH, 0, P(max_xmit_segment), O(max_recv_segment), 512, LEN24, 8192 },
+	{ "MaxRecvDataSegmentLength", RULE_SEGMENT, OPER | FFP, BOTH, 0, P(max_xmit_segment), O(max_recv_segment),
+		512, LEN24, 8192 },
 	/* 13.13 to 13.20 */
 	{ "MaxBurstLength", RULE_MIN, OPER, BOTH, LEADING | NORMAL, P(max_burst), O(max_burst), 512, LEN24, 262144 },
 	{ "FirstBurstLength", RULE_MIN, OPER, BOTH, LEADING | NORMAL | LAST, P(first_burst), O(first_burst), 512, LEN24, 65536 },

@@ -154,10 +154,12 @@ static void test_target_answers(void **state)
 		/* stage rules, 6.3 */
 		{ 0, SEC, "HeaderDigest=None", NULL }, { 0, SEC, "MaxRecvDataSegmentLength=8192", NULL },
 		{ 0, OPER, "AuthMethod=None", NULL }, { 0, OPER, "CHAP_A=5", NULL }, { 0, OPER, "SendTargets=All", NULL },
-		{ 0, SEC, "SendTargets=All", NULL }, { 0, FFP, "HeaderDigest=None", NULL }, { 0, FFP, "MaxBurstLength=512", NULL },
+		{ 0, SEC, "SendTargets=All", NULL }, { 0, FFP, "HeaderDigest=None", NULL },
+		{ 0, FFP, "MaxBurstLength=512", NULL },
 		{ 0, FFP, "AuthMethod=None", NULL }, { 0, FFP, "TargetName=iqn.2001-04.com.example", NULL },
 		/* keys that only a target may send */
-		{ 0, OPER, "TargetAlias=x", NULL }, { 0, OPER, "TargetPortalGroupTag=1", NULL }, { 0, OPER, "TargetAddress=a", NULL },
+		{ 0, OPER, "TargetAlias=x", NULL }, { 0, OPER, "TargetPortalGroupTag=1", NULL },
+		{ 0, OPER, "TargetAddress=a", NULL },
 		/* 6.2: twice, and reserved words as proposals */
 		{ 0, OPER, "InitialR2T=No|InitialR2T=No", NULL }, { 0, OPER, "MaxConnections=Reject", NULL },
 		{ 0, OPER, "MaxConnections=NotUnderstood", NULL }, { 0, OPER, "HeaderDigest=Irrelevant", NULL },

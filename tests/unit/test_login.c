@@ -587,7 +587,8 @@ static void test_chap_refused(void **state)
 		r = rig_chap(false);
 		send(r, T | SEC_OPER, NAMES "|AuthMethod=CHAP,None");
 		/* a key that comes twice is a protocol error before it is CHAP's */
-		expect_refused(r, send(r, T | SEC_OPER, algs[i]), strncmp(algs[i], "Auth", 4) ? LOGIN_AUTH_FAILED : LOGIN_INITIATOR_ERROR);
+		unsigned want = strncmp(algs[i], "Auth", 4) ? LOGIN_AUTH_FAILED : LOGIN_INITIATOR_ERROR;
+		expect_refused(r, send(r, T | SEC_OPER, algs[i]), want);
 		rig_free(r);
 	}
 	r = rig_chap(false);
@@ -635,6 +636,19 @@ static void test_chap_wrong_answers(void **state)
 	}
 }
 
+/* Proves that a response with bytes after the right digest is as wrong as any. */
+static void test_chap_longer_answer(void **state)
+{
+	struct rig *r = rig_chap(false);
+	char answer[256];
+
+	to_challenge(r, "5");
+	chap_answer(r, answer, sizeof(answer), "alice", SECRET);
+	strcat(answer, "00");
+	expect_refused(r, send(r, T | SEC_OPER, answer), LOGIN_AUTH_FAILED);
+	rig_free(r);
+}
+
 /* Proves mutual CHAP: our answer to the initiator's challenge, in hex and base64, lengths 1 to 1024 (12.1.3). The
  * expected digest is computed here from the other side's view of the same formula. */
 static void test_chap_mutual(void **state)
@@ -673,7 +687,8 @@ static void test_chap_mutual_refused(void **state)
 		{ "CHAP_I=x|CHAP_C=0x0102", true, "CHAP_I is no number from 0 to 255" },
 		{ "CHAP_I=1|CHAP_C=0x", true, "CHAP_C is malformed or longer than 1024 bytes" },
 		{ "CHAP_I=1|CHAP_C=(long)", true, "CHAP_C is malformed or longer than 1024 bytes" },
-		{ "CHAP_I=1|CHAP_C=0x01", false, "initiator asks the target to authenticate, but no mutual secret is configured" },
+		{ "CHAP_I=1|CHAP_C=0x01", false,
+			"initiator asks the target to authenticate, but no mutual secret is configured" },
 		{ "", true, "initiator does not ask the target to authenticate, which is required here" },
 	};
 
@@ -774,6 +789,7 @@ int main(void)
 		cmocka_unit_test(test_chap),
 		cmocka_unit_test(test_chap_refused),
 		cmocka_unit_test(test_chap_wrong_answers),
+		cmocka_unit_test(test_chap_longer_answer),
 		cmocka_unit_test(test_chap_mutual),
 		cmocka_unit_test(test_chap_mutual_refused),
 		cmocka_unit_test(test_chap_replay),

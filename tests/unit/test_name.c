@@ -15,7 +15,8 @@
 static void test_names(void **state)
 {
 	static const struct { const char *in, *out; } rows[] = {
-		{ "iqn.2001-04.com.example:storage:diskarrays-sn-a8675309", "iqn.2001-04.com.example:storage:diskarrays-sn-a8675309" },
+		{ "iqn.2001-04.com.example:storage:diskarrays-sn-a8675309",
+			"iqn.2001-04.com.example:storage:diskarrays-sn-a8675309" },
 		{ "iqn.2001-04.com.example", "iqn.2001-04.com.example" },
 		{ "IQN.1991-05.com.Microsoft:WIN-BOX", "iqn.1991-05.com.microsoft:win-box" },
 		{ "eui.02004567A425678D", "eui.02004567a425678d" },
