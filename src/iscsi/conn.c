@@ -48,7 +48,9 @@ static void detach_tasks(struct iscsi_conn *c)
 			session_unhash(c->session, t);
 		if (t->counted)
 			c->session->inflight--;
-		t->counted = false;
+		if (t->immediate)
+			c->session->nimmediate--;
+		t->counted = t->immediate = false;
 		list_del(&t->node);
 		list_del(&t->starved);
 		t->conn = NULL;

@@ -243,6 +243,7 @@ static struct iscsi_task *make_task(struct iscsi_conn *c, const uint8_t *ahs, ui
 	memcpy(m->lun, h + BHS_LUN, 8);
 	memcpy(m->cdb, h + CMD_CDB, 16);
 	if (ahs_len && !parse_ahs(t, ahs, ahs_len)) {
+		t->immediate = false; /* not counted yet */
 		task_put(t);
 		conn_violation(c, "additional header segment malformed");
 		return NULL;
@@ -303,9 +304,14 @@ void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 		tx_reject(c, REJECT_IN_PROGRESS, h);
 		return;
 	}
+	if (h[BHS_OPCODE] & OP_IMMEDIATE && s->nimmediate >= IMMEDIATE_MAX) {
+		tx_reject(c, REJECT_IMMEDIATE, h);
+		return;
+	}
 	struct iscsi_task *t = make_task(c, ahs, ahs_len);
 	if (!t)
 		return;
+	s->nimmediate += t->immediate;
 	session_hash(s, t);
 	t->unsol = t->flags & CMD_WRITE && !(h[BHS_FLAGS] & FLAG_FINAL);
 	t->unsol_end = MIN(s->params.first_burst, t->edtl);

@@ -26,6 +26,7 @@ enum {
 	TX_HDR = 16 << 10,        /* header bytes of one batch */
 	TX_PDU_BYTES = 256 << 10, /* longest data segment that we send */
 	TX_CTL_MAX = 256,         /* control PDUs waiting: beyond, reading stops (a peer that asks but does not read) */
+	IMMEDIATE_MAX = 32,       /* immediate commands of a session in progress; 4.2.2.1 wants two at least */
 	TMF_MAX = 32,             /* task management functions of a session in progress */
 	ITT_BUCKETS = 64,
 	HELD_MAX = LIM_CMD_WINDOW,
@@ -189,6 +190,7 @@ struct iscsi_session {
 	uint16_t            tsih;
 	uint32_t            exp_cmd_sn, max_cmd_sn, window;
 	unsigned            inflight;     /* ordered commands between begin and response */
+	unsigned            nimmediate;   /* immediate ones, between arrival and end */
 	unsigned            nconns, nheld;
 	uint32_t            next_ttt;
 	struct list         held;         /* by CmdSN */

@@ -328,10 +328,7 @@ void request_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 	uint8_t op = c->bhs[BHS_OPCODE] & OP_MASK;
 
 	if (c->state == CONN_LOGIN) {
-		if (op != ISCSI_LOGIN_REQ)
-			conn_close(c, "a PDU that is no login request before the end of login"); /* 6.3 */
-		else
-			begin_buffer(c, LIM_LOGIN_TEXT);
+		begin_buffer(c, LIM_LOGIN_TEXT);
 	} else if (op == ISCSI_SCSI_CMD) {
 		data_cmd_begin(c, ahs, ahs_len);
 	} else if (op == ISCSI_DATA_OUT) {

@@ -67,6 +67,10 @@ static bool rx_header(struct iscsi_conn *c)
 
 	if (avail < ISCSI_BHS)
 		return false;
+	if (c->state == CONN_LOGIN && (h[BHS_OPCODE] & OP_MASK) != ISCSI_LOGIN_REQ) {
+		conn_close(c, "a PDU that is no login request before the end of login"); /* 6.3; no need to see all of it */
+		return true;
+	}
 	uint32_t ahs = h[BHS_AHS_LEN] * 4u;
 	uint32_t need = ISCSI_BHS + ahs;
 	if (avail < need + (c->header_digest ? 4 : 0))

@@ -180,6 +180,8 @@ static int open_listener(const char *addr, union addr *a, struct err *e)
 	if (fd < 0)
 		return err_set(e, -errno, "cannot make a socket for '%s': %s", addr, strerror(errno));
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (a->sa.sa_family == AF_INET6) /* so that 0.0.0.0 and [::] of one port can be two portals */
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
 	socklen_t len = sizeof(a->ss);
 	if (bind(fd, &a->sa, addr_len(a)) < 0 || listen(fd, BACKLOG) < 0 || getsockname(fd, &a->sa, &len) < 0) {
 		int r = bind_error(addr, a, errno, e);
