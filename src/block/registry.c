@@ -4,12 +4,16 @@
 
 #include "block/blk.h"
 #include "block/driver/driver.h"
+#include "block/filter/filter.h"
 
 const struct blk_ops *const blk_registry[] = {
 	&blk_ram,
 	&blk_file,
 	&blk_block,
 	&blk_null,
+	&blk_fault,
+	&blk_delay,
+	&blk_crash,
 	NULL,
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * Every driver of the registry through the same checks, against a model, on both real loops. */
+ * Every driver and filter of the registry through the same checks, against a model, on both real loops. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,15 +20,20 @@ struct subject {
 	const char *driver, *options;
 	bool        holds;         /* what was written is read */
 	uint32_t    unit;          /* bytes of the smallest request here */
+	const char *filter, *filter_options;
 };
 static const struct subject subjects[] = {
-	{ "ram", "size=4MiB", true, 512 },
-	{ "ram", "size=4MiB", true, 4096 },
-	{ "file", "path=%s/disk,size=4MiB", true, 512 },
-	{ "file", "path=%s/disk,size=4MiB", true, 4096 },
-	{ "file", "path=%s/disk,size=4MiB,direct", true, 4096 },
-	{ "null", "size=4MiB", false, 512 },
-	{ "null", "size=4MiB", false, 4096 },
+	{ "ram", "size=4MiB", true, 512, NULL, NULL },
+	{ "ram", "size=4MiB", true, 4096, NULL, NULL },
+	{ "file", "path=%s/disk,size=4MiB", true, 512, NULL, NULL },
+	{ "file", "path=%s/disk,size=4MiB", true, 4096, NULL, NULL },
+	{ "file", "path=%s/disk,size=4MiB,direct", true, 4096, NULL, NULL },
+	{ "null", "size=4MiB", false, 512, NULL, NULL },
+	{ "null", "size=4MiB", false, 4096, NULL, NULL },
+	{ "ram", "size=4MiB", true, 512, "crash", "" },
+	{ "file", "path=%s/disk,size=4MiB", true, 512, "crash", "" },
+	{ "ram", "size=4MiB", true, 512, "delay", "time=1us" },
+	{ "ram", "size=4MiB", true, 512, "fault", "" },
 };
 /* Need a device of the machine; test_blk_block has them. */
 static const char *const elsewhere[] = { "block" };
@@ -53,6 +58,8 @@ static bool open_subject(void)
 	}
 	if (r < 0)
 		fail_msg("%s: %s", options, bt_error);
+	if (sub->filter && bt_open(&disk, sub->filter, sub->filter_options, disk) < 0)
+		fail_msg("%s: %s", sub->filter, bt_error);
 	memset(model, 0, DISK);
 	seed = 1;
 	return true;
@@ -280,13 +287,18 @@ static void test_drivers_on_epoll(void **state)
 	run_all(backends[1]);
 }
 
-/* Proves that a new driver cannot be forgotten here. */
+static bool is_used(const struct subject *s, const char *name)
+{
+	return strcmp(s->driver, name) == 0 || (s->filter && strcmp(s->filter, name) == 0);
+}
+
+/* Proves that a new driver or filter cannot be forgotten here. */
 static void test_every_driver_has_a_row(void **state)
 {
 	for (int i = 0; blk_registry[i]; i++) {
-		bool found = blk_registry[i]->filter;
+		bool found = false;
 		for (unsigned j = 0; j < ARRAY_LEN(subjects); j++)
-			found |= strcmp(subjects[j].driver, blk_registry[i]->name) == 0;
+			found |= is_used(&subjects[j], blk_registry[i]->name);
 		for (unsigned j = 0; j < ARRAY_LEN(elsewhere); j++)
 			found |= strcmp(elsewhere[j], blk_registry[i]->name) == 0;
 		if (!found)
