@@ -17,7 +17,8 @@ void net_fini(void); /* after net_drain() */
 /* --- portals: addresses that listen, in portal groups --- */
 struct net_portal;
 /* addr "127.0.0.1:3260", "[::]:3260", "0.0.0.0" (port 3260). The error of a port in use names who holds it where
- * that can be known. "[::]" is IPv6 alone; who wants both gives 0.0.0.0 too. advertise: address told to clients instead, or NULL. Port 0 picks one. */
+ * that can be known. "[::]" is IPv6 alone; who wants both gives 0.0.0.0 too. advertise: address told to clients
+ * instead, or NULL. Port 0 picks one. */
 int  net_portal_add(struct net_portal **ret, const char *addr, uint16_t tpgt, const char *advertise, struct err *e);
 /* The same for a socket that listens already (given by a service manager, or simulated). */
 int  net_portal_add_fd(struct net_portal **ret, int fd, const struct sockaddr *sa, uint16_t tpgt,

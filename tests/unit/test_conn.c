@@ -151,7 +151,8 @@ static void test_solicited(void **state)
 	write_solicited(100, data, 16384, 1000, 1);
 	read_back(100, 32, data);
 	duplex_close(&d);
-	OPEN("InitialR2T=Yes\0ImmediateData=No\0MaxBurstLength=4096\0MaxOutstandingR2T=4\0HeaderDigest=CRC32C\0DataDigest=CRC32C\0");
+	OPEN("InitialR2T=Yes\0ImmediateData=No\0MaxBurstLength=4096\0MaxOutstandingR2T=4\0HeaderDigest=CRC32C\0"
+	     "DataDigest=CRC32C\0");
 	write_solicited(64, data, 65536, 512, 4);
 	read_back(64, 128, data);
 	duplex_close(&d);
