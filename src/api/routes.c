@@ -129,7 +129,7 @@ static json_t *session_json(const struct net_session_info *s, uint64_t now_ns)
 	char isid[13];
 
 	for (unsigned i = 0; i < 6; i++)
-		sprintf(isid + 2 * i, "%02x", s->isid[i]);
+		snprintf(isid + 2 * i, 3, "%02x", s->isid[i]);
 	set_uint(o, "id", s->id);
 	json_object_set_new(o, "initiator", json_string(s->initiator));
 	json_object_set_new(o, "target", s->discovery ? json_null() : json_string(s->target));

@@ -155,7 +155,7 @@ static int file_get(int dir, const char *name, void *body, size_t room)
 static void hex(const uint8_t *p, size_t n, char *out)
 {
 	for (size_t i = 0; i < n; i++)
-		sprintf(out + 2 * i, "%02x", p[i]);
+		snprintf(out + 2 * i, 3, "%02x", p[i]);
 }
 
 static void key_of(const char *name, char key[KEY_HEX + 1])

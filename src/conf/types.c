@@ -49,7 +49,7 @@ static const struct conf_type portal_type = {
 
 static const struct conf_field user_fields[] = {
 	{ .name = "secret", .kind = CONF_SECRET, .flags = CONF_REQUIRED, .at = offsetof(struct conf_user, secret),
-	  .help = "CHAP secret, 12 to 255 bytes, or @FILE to read it from the first line of a file." },
+	  .help = "CHAP secret, best of 12 to 16 characters, or @FILE to read it from the first line of a file." },
 	{ 0 },
 };
 static const struct conf_type user_type = {

@@ -40,7 +40,7 @@ static int print_json(json_t *o)
 
 static void print_luns(const json_t *targets)
 {
-	static const char *const heads[] = { "TARGET", ">LUN", "VOLUME", "TYPE", ">SIZE", "STATE", ">READ", ">WRITTEN" };
+	static const char *const heads[] = { "TARGET", ">LUN", "VOLUME", "TYPE", ">SIZE", ">READ", ">WRITTEN", "STATE" };
 	struct table *t = table_new(heads, ARRAY_LEN(heads));
 	json_t *target, *l;
 	size_t i, k;
@@ -53,12 +53,12 @@ static void print_luns(const json_t *targets)
 			table_cell(t, "%s", text(l, "volume"));
 			table_cell(t, "%s", text(l, "type"));
 			table_cell(t, "%s", show_bytes(number(l, "bytes"), buf));
+			table_cell(t, "%s", show_bytes(number(l, "read_bytes"), buf));
+			table_cell(t, "%s", show_bytes(number(l, "write_bytes"), buf));
 			if (json_is_true(json_object_get(l, "ready")))
 				table_cell(t, "ready");
 			else
 				table_cell(t, "not ready: %s", text(l, "reason"));
-			table_cell(t, "%s", show_bytes(number(l, "read_bytes"), buf));
-			table_cell(t, "%s", show_bytes(number(l, "write_bytes"), buf));
 		}
 	table_print(t);
 }

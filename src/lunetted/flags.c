@@ -13,7 +13,7 @@
 #include "conf/text.h"
 #include "conf/tree.h"
 
-enum { SECRET_CHARS = 16, SECRET_MIN = 12 }; /* Windows takes 12 to 16; RFC 7143 9.2.1 wants 96 bits */
+enum { SECRET_CHARS = 16 }; /* Windows takes 12 to 16; RFC 7143 9.2.1 wants 96 bits */
 
 /* --- pieces of the tree ------------------------------------------------------------------------------- */
 
@@ -408,7 +408,7 @@ void flags_default_target(char *out, size_t len)
 	size_t n = 0;
 
 	if (gethostname(host, sizeof(host) - 1) < 0 || !host[0])
-		strcpy(host, "localhost");
+		snprintf(host, sizeof(host), "localhost");
 	for (char *p = host; *p; p++) {
 		unsigned char c = (unsigned char)tolower((unsigned char)*p);
 		host[n++] = isalnum(c) || c == '.' || c == '-' ? (char)c : '-';
