@@ -35,6 +35,7 @@ void net_fini(void)
 {
 	for (unsigned i = 0; i < loop_group.n; i++)
 		iscsi_pool_free(net.loops[i].pool);
+	targets_free();
 	rules_put(net.discovery_rules);
 	net.discovery_rules = NULL;
 }

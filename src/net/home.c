@@ -433,6 +433,15 @@ static void target_free(struct net_target *t)
 	free(t);
 }
 
+void targets_free(void)
+{
+	while (!list_empty(&net.targets)) {
+		struct net_target *t = list_first(&net.targets, struct net_target, node);
+		list_del(&t->node);
+		target_free(t);
+	}
+}
+
 static void run_target_set(struct task *task)
 {
 	struct target_msg *m = container_of(task, struct target_msg, task);

@@ -145,6 +145,7 @@ struct net {
 	struct list        portals, targets, discovery;
 	struct net_rules  *discovery_rules;
 	unsigned           load[LIM_LOOPS];
+	unsigned           last_loop;  /* that got a connection */
 	unsigned           live;       /* connections over all loops */
 	uint64_t           next_id;
 	uint16_t           next_tsih;
@@ -177,6 +178,7 @@ struct net_rules *rules_new(const struct net_user *users, unsigned n, const stru
 	unsigned algs, const struct iscsi_offer *offer, const char *alias, const char *target);
 void rules_put(struct net_rules *r);
 void session_kill_home(struct net_session *s);
+void targets_free(void);                          /* no loop runs any more */
 /* The answer of home is here. */
 void stream_policy(struct net_conn *c);
 void stream_admit(struct net_conn *c);

@@ -203,15 +203,14 @@ static void accept_again(struct timer *t)
 /* The loop with the fewest connections; among equals the one after the last taken. */
 static unsigned choose_loop(void)
 {
-	static unsigned last;
 	unsigned best = UINT32_MAX;
 
 	for (unsigned i = 0; i < loop_group.n; i++) {
-		unsigned k = (last + 1 + i) % loop_group.n;
+		unsigned k = (net.last_loop + 1 + i) % loop_group.n;
 		if (best == UINT32_MAX || net.load[k] < net.load[best])
 			best = k;
 	}
-	last = best;
+	net.last_loop = best;
 	return best;
 }
 
