@@ -95,7 +95,7 @@ static json_t *select_schema(const struct conf_type *type)
 		void *obj = calloc(1, type->bytes);
 		struct err e;
 
-		if (!obj || type->choose(obj, blk_registry[i]->name, &e) < 0) {
+		if (!obj || type->choose(obj, blk_registry[i]->name, &e) < 0) { /* a filter is no disk, and the reverse */
 			free(obj);
 			continue;
 		}

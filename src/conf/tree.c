@@ -281,7 +281,7 @@ static int choose(const struct conf_type *type, void *obj, const json_t *json, s
 	const json_t *v = json_is_object(json) ? json_object_get(json, "type") : NULL;
 
 	if (!json_is_string(v))
-		return err_at(e, -EINVAL, "type", "is required: the kind of disk, such as ram or file");
+		return err_at(e, -EINVAL, "type", "is required: which kind it is, such as ram or file for a disk");
 	int r = type->choose(obj, json_string_value(v), e);
 	if (r < 0)
 		err_prefix(e, "type");

@@ -74,22 +74,26 @@ static const struct conf_type discovery_type = {
 
 /* --- block stacks ------------------------------------------------------------------------------------- */
 
-static int unknown_driver(const char *name, struct err *e)
+static int unknown_driver(const char *name, bool filter, struct err *e)
 {
 	char known[200] = "";
 
 	for (unsigned i = 0; blk_registry[i]; i++) {
 		size_t at = strlen(known);
+		if (blk_registry[i]->filter != filter)
+			continue;
 		snprintf(known + at, sizeof(known) - at, "%s%s", at ? ", " : "", blk_registry[i]->name);
 	}
 	return err_set(e, -EINVAL, "'%.64s' is none of %s", name, known);
 }
 
-static int node_choose(struct conf_node *n, const char *value, struct err *e)
+static int node_choose(struct conf_node *n, const char *value, bool filter, struct err *e)
 {
-	n->ops = blk_find(value);
-	if (!n->ops)
-		return unknown_driver(value, e);
+	const struct blk_ops *ops = blk_find(value);
+
+	if (!ops || ops->filter != filter)
+		return unknown_driver(value, filter, e);
+	n->ops = ops;
 	n->conf = calloc(1, n->ops->conf_bytes ? n->ops->conf_bytes : 1);
 	if (!n->conf)
 		return err_set(e, -ENOMEM, "out of memory");
@@ -122,7 +126,7 @@ static unsigned filter_sections(void *obj, struct conf_section out[CONF_SECTIONS
 
 static int filter_choose(void *obj, const char *value, struct err *e)
 {
-	return node_choose(obj, value, e);
+	return node_choose(obj, value, true, e);
 }
 
 static void filter_fini(void *obj)
@@ -169,7 +173,7 @@ static int volume_choose(void *obj, const char *value, struct err *e)
 	struct conf_volume *v = obj;
 	int r = schema_defaults(lu_conf_fields, &v->lu, e);
 
-	return r < 0 ? r : node_choose(&v->node, value, e);
+	return r < 0 ? r : node_choose(&v->node, value, false, e);
 }
 
 static void volume_fini(void *obj)
