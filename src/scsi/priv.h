@@ -288,6 +288,5 @@ void spc_report_opcodes(struct scsi_cmd *c);
 void spc_report_tmf(struct scsi_cmd *c);
 const struct scsi_page *vpd_find(const struct lu *lu, uint8_t page);
 int  vpd_supported(struct scsi_cmd *c, uint8_t *p, size_t n);
-uint64_t sbc_write_same_max(unsigned shift); /* logical blocks */
 
 #endif

@@ -4,11 +4,6 @@
 #include "scsi/priv.h"
 #include "scsi/sbc.h"
 
-uint64_t sbc_write_same_max(unsigned shift)
-{
-	return (1ull << 30) >> shift;
-}
-
 /* --- requests below --- */
 
 /* Sends c->io.req down; done runs from the loop's queue. */

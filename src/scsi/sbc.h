@@ -9,6 +9,7 @@ enum {
 	SBC_STEP = 1 << 20,    /* bytes of one request below; a multiple of the page */
 	SBC_CAW_MAX = 255,     /* blocks of COMPARE AND WRITE */
 	SBC_UNMAP_MAX = 256,   /* descriptors of UNMAP */
+	SBC_SAME_MAX = 65535,  /* blocks of WRITE SAME: what the 10-byte CDB can say, and what Linux sends at most */
 };
 
 void sbc_submit(struct scsi_cmd *c, blk_done_fn *done);

@@ -20,7 +20,7 @@ static void run_load_eject(struct lu_job *j)
 	struct lu_pub *p = &j->lu->pub;
 	bool load = c->cdb[4] & START;
 
-	if (!load && j->lu->npreventers) {
+	if (load == p->ejected && j->lu->npreventers) { /* it would move */
 		scsi_job_sense(j, SENSE(5, 0x53, 0x02), -1); /* medium removal prevented */
 		lu_job_end(j);
 		return;

@@ -29,7 +29,7 @@ int64_t sbc_write_same_prepare(struct scsi_cmd *c)
 	if (!c->nblk)
 		c->nblk = c->ll->pub.nblk - c->lba;
 	c->len = c->nblk << c->ll->shift;
-	if (c->nblk > sbc_write_same_max(c->ll->shift)) {
+	if (c->nblk > SBC_SAME_MAX) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, c->op->nblk.at, -1);
 	} else if ((c->cdb[1] & UNMAP) && !c->lu->thin) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 1, 3);

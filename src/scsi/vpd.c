@@ -135,7 +135,7 @@ static int vpd_block_limits(struct scsi_cmd *c, uint8_t *p, size_t n)
 		put_be32(p + 24, MAX(unmap >> shift, 1u));
 		put_be32(p + 28, 0x80000000); /* UGAVALID, aligned at 0 */
 	}
-	put_be64(p + 32, sbc_write_same_max(shift));
+	put_be64(p + 32, SBC_SAME_MAX);
 	return 60;
 }
 
