@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Preloaded into the server, forgets what makes writes durable: the power-cut scenario must then fail, or it proves
  * nothing. Works on the epoll loop, whose workers call these functions. */
+#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/uio.h>

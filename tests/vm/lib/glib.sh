@@ -3,7 +3,7 @@
 # A scenario is a function file run in its own subshell; it calls ok/nok/note/skip.
 FAILS=0 OKS=0
 ok()   { local d=$1 o r; shift; o=$("$@" 2>&1); r=$?; if [ $r -eq 0 ]; then OKS=$((OKS+1)); echo "  ok   $d"; else FAILS=$((FAILS+1)); echo "  FAIL $d (rc $r)"; printf '%s\n' "$o" | tail -${OKLINES:-4} | sed 's/^/       | /'; fi; return $r; }
-nok()  { local d=$1 o r; shift; o=$("$@" 2>&1); r=$?; if [ $r -ne 0 ]; then OKS=$((OKS+1)); echo "  ok   $d (refused, rc $r)"; else FAILS=$((FAILS+1)); echo "  FAIL $d (should have been refused)"; fi; }
+nok()  { local d=$1 o r; shift; o=$("$@" 2>&1); r=$?; if [ $r -ne 0 ]; then OKS=$((OKS+1)); echo "  ok   $d (refused, rc $r: $(printf '%s' "$o" | tail -1 | cut -c1-140))"; else FAILS=$((FAILS+1)); echo "  FAIL $d (should have been refused)"; fi; }
 # maybe: an optional feature; noted, never fails the scenario
 maybe(){ local d=$1 o r; shift; o=$("$@" 2>&1); r=$?; if [ $r -eq 0 ]; then echo "  opt+ $d"; else echo "  opt- $d (rc $r: $(printf '%s' "$o" | tr '\n' ' ' | cut -c1-110))"; fi; return $r; }
 note() { echo "  #    $*"; }

@@ -30,7 +30,15 @@ case ${1:-} in
 start)
 	mkdir -p "$T_DIR" && cd "$T_DIR" || exit 1
 	up_disk || exit 1
-	up chap --listen 127.0.0.1:$P3 --target $B:chap --chap inuser:insecret12345 --ram 64M || exit 1
+	cat >chap.yaml <<-E
+		portals: ["127.0.0.1:$P3"]
+		users: {inuser: insecret12345}
+		discovery: {users: [inuser]}
+		volumes: {ram: {type: ram, size: 64M}}
+		targets:
+		  $B:chap: {users: [inuser], luns: {0: ram}}
+	E
+	up chap --config chap.yaml || exit 1
 	up mutual --listen 127.0.0.1:$P4 --target $B:mutual --chap inuser:insecret12345 \
 		--mutual outuser:outsecret1234 --ram 64M || exit 1
 	python3 "$here/../../lib/proxy.py" $P5 127.0.0.1 $P1 0 >"$T_DIR/proxy.out" 2>&1 </dev/null &
