@@ -26,7 +26,7 @@
 enum {
 	MARK_SHIFT = 10,             /* pages per small region: 4 MiB of data, one page of table */
 	BIG_SHIFT = MARK_SHIFT + 12, /* pages per large region: 16 GiB of data, one page of marks */
-	FETCH_LINES = 8,             /* of a page; the CPU goes on by itself */
+	FETCH_LINES = 16,             /* of a page; the CPU goes on by itself */
 	AHEAD = 8,                   /* pages whose memory is fetched before it is needed */
 	SLICE_PAGES = 4096,          /* entries that DISCARD or MAP visits before others get their turn */
 };
