@@ -10,6 +10,7 @@
 
 #include "duplex.h"
 #include "base/crc32c.h"
+#include "iscsi/impl.h"
 
 static struct duplex d;
 
@@ -348,6 +349,48 @@ static void test_before_login(void **state)
 	duplex_close(&d);
 }
 
+/* Beyond the budget of data in flight no R2T is sent and nothing is refused; what waits goes on when memory comes
+ * back, in order, and a connection may end while a task waits. */
+static void test_budget(void **state)
+{
+	static uint8_t data[65536];
+	uint8_t bhs[48], cdb[16];
+	uint32_t itt[3];
+	const uint8_t *h;
+
+	fill(data, sizeof(data), 4);
+	OPEN("InitialR2T=Yes\0ImmediateData=No\0");
+	d.pool->budget = 100000;
+	for (int i = 0; i < 3; i++) {
+		cdb_rw(cdb, 0x2a, (uint32_t)i * 128, 128);
+		duplex_cmd(&d, bhs, FLAG_FINAL | CMD_WRITE, 65536, cdb);
+		itt[i] = d.itt;
+		duplex_send(&d, bhs, NULL, 0);
+	}
+	for (int i = 0; i < 3; i++) {
+		size_t at = d.out_at;
+		h = duplex_next(&d, NULL, NULL);
+		assert_int_equal(h[0], ISCSI_R2T);
+		assert_int_equal(be32(h + BHS_ITT), itt[i]);
+		assert_null(duplex_next(&d, NULL, NULL)); /* the next one waits */
+		d.out_at = at;
+		assert_int_equal(serve_r2t(data, 8192, itt[i]), 1);
+		/* The next task's R2T may come before this response or after it. */
+		h = duplex_next(&d, NULL, NULL);
+		assert_int_equal(h[0], ISCSI_SCSI_RSP);
+		assert_int_equal(h[RSP_STATUS], 0);
+	}
+	assert_int_equal(d.pool->used, 0);
+	for (int i = 0; i < 3; i++) {
+		duplex_cmd(&d, bhs, FLAG_FINAL | CMD_WRITE, 65536, cdb);
+		duplex_send(&d, bhs, NULL, 0);
+	}
+	duplex_close(&d);
+	assert_int_equal(d.pool->used, 0);
+	assert_true(list_empty(&d.pool->starved));
+	d.pool->budget = 64 << 20;
+}
+
 static int setup(void **state)
 {
 	duplex_init(&d);
@@ -367,6 +410,7 @@ int main(void)
 		cmocka_unit_test(test_digest_errors), cmocka_unit_test(test_cmd_sn), cmocka_unit_test(test_half_write),
 		cmocka_unit_test(test_nop_and_reject), cmocka_unit_test(test_residuals),
 		cmocka_unit_test(test_before_login),
+		cmocka_unit_test(test_budget),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
