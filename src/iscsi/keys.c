@@ -627,8 +627,9 @@ int iscsi_keys_finish(struct iscsi_keys *k)
 	if (o->require_data_digest && !p->data_digest)
 		return fail(k, LOGIN_INITIATOR_ERROR, "data digests are required here");
 	if (p->first_burst > p->max_burst) {
-		/* 13.14. The default alone breaks no rule: a shorter burst just leaves less room. */
-		if (negotiated(k, "FirstBurstLength"))
+		/* 13.14. The default alone breaks no rule: a shorter burst just leaves less room. Neither does an
+		 * offer that was answered Irrelevant. */
+		if (negotiated(k, "FirstBurstLength") && (p->immediate_data || !p->initial_r2t))
 			return fail(k, LOGIN_INITIATOR_ERROR, "FirstBurstLength exceeds MaxBurstLength");
 		p->first_burst = p->max_burst;
 	}

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "client.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "model.h"
+#include "server.h"
+
+enum { RX_BYTES = 16384, RETRY_NS = 50000000, NOP_NS = 2000000000 };
+enum kind { READ, WRITE, FLUSH, ZERO, KINDS };
+enum { KEY_MEDIUM = 3, KEY_HARDWARE = 4, KEY_UNIT_ATTENTION = 6, KEY_DATA_PROTECT = 7, KEY_ABORTED = 11 };
+enum { GOOD = 0, CHECK_CONDITION = 2, BUSY = 8, TASK_SET_FULL = 0x28 };
+
+struct cmd {
+	struct iscsi_ini_cmd ini;
+	struct client *client;
+	enum kind kind;
+	bool      busy, fua;
+	unsigned  lba, n;
+	uint64_t  id, began;
+	uint8_t  *data;
+};
+
+/* A write whose fate is unknown until its session has been replaced. */
+struct lost {
+	uint64_t id;
+	unsigned lba, n;
+};
+
+struct client {
+	struct client_conf conf;
+	struct loop *loop;
+	struct iscsi_ini *ini;
+	int      fd;
+	bool     rx_busy, tx_busy, closing, leaving, finished, checking;
+	struct op rx, tx, connect;
+	struct iovec rx_iov;
+	uint8_t  rx_bytes[RX_BYTES];
+	struct sockaddr_in addr;
+	struct timer retry, tick;
+	struct task pump_task;
+	bool     pumping;
+	char     name[64];
+	unsigned left, check_at, inflight, sessions;
+	struct cmd cmd[DEPTH_MAX];
+	struct lost *lost;
+	unsigned nlost, lost_room;
+};
+
+unsigned client_sessions, client_commands;
+
+static void start_connect(struct client *c);
+static void pump(struct client *c);
+
+/* --- commands --- */
+
+static void put_rw16(struct cmd *k, uint8_t opcode)
+{
+	k->ini.cdb[0] = opcode;
+	k->ini.cdb[1] = k->fua ? 8 : 0;
+	put_be64(k->ini.cdb + 2, k->lba);
+	put_be32(k->ini.cdb + 10, k->n);
+}
+
+static void make_read(struct cmd *k)
+{
+	put_rw16(k, 0x88);
+	k->ini.in = k->data;
+	k->ini.in_len = k->n * BLOCK;
+	k->began = model_moment();
+}
+
+static void make_write(struct cmd *k)
+{
+	k->fua = sim_chance(25);
+	put_rw16(k, 0x8a);
+	k->id = model_write(k->lba, k->n, false);
+	model_fill(k->id, k->lba, k->n, k->data);
+	k->ini.out = k->data;
+	k->ini.out_len = k->n * BLOCK;
+}
+
+static void make_flush(struct cmd *k)
+{
+	k->ini.cdb[0] = 0x91;
+	k->began = model_moment();
+}
+
+/* WRITE SAME (16) of zeros, half of them with UNMAP. */
+static void make_zero(struct cmd *k)
+{
+	put_rw16(k, 0x93);
+	k->ini.cdb[1] = sim_chance(50) ? 8 : 0;
+	k->id = model_write(k->lba, k->n, true);
+	memset(k->data, 0, BLOCK);
+	k->ini.out = k->data;
+	k->ini.out_len = BLOCK;
+}
+
+static void (*const make[KINDS])(struct cmd *k) = {
+	[READ] = make_read, [WRITE] = make_write, [FLUSH] = make_flush, [ZERO] = make_zero,
+};
+
+static enum kind choose(const struct client *c)
+{
+	unsigned at = (unsigned)sim_random(100);
+	if (c->checking)
+		return READ;
+	return at < 40 ? READ : at < 80 ? WRITE : at < 92 ? FLUSH : ZERO;
+}
+
+static void choose_range(struct client *c, struct cmd *k)
+{
+	if (c->checking) {
+		k->lba = c->check_at;
+		k->n = MIN(64u, SERVER_BLOCKS - k->lba);
+		c->check_at += k->n;
+		return;
+	}
+	unsigned most = sim_chance(20) ? c->conf.blocks_max : MIN(16u, c->conf.blocks_max);
+	k->n = 1 + (unsigned)sim_random(most);
+	k->lba = (unsigned)sim_random(SERVER_BLOCKS - k->n + 1);
+}
+
+static bool more(const struct client *c)
+{
+	return c->checking ? c->check_at < SERVER_BLOCKS : c->left > 0;
+}
+
+static void send_cmd(struct client *c, struct cmd *k)
+{
+	memset(&k->ini, 0, sizeof(k->ini));
+	k->client = c;
+	k->fua = false;
+	k->id = 0;
+	k->kind = choose(c);
+	choose_range(c, k);
+	make[k->kind](k);
+	k->ini.attr = 1;
+	k->busy = true;
+	c->inflight++;
+	c->left -= !c->checking;
+	int rc = iscsi_ini_cmd(c->ini, &k->ini);
+	if (rc)
+		test_fail("%s: the engine refused a command: %s", c->name, strerror(-rc));
+}
+
+static void send_cmds(struct client *c)
+{
+	for (unsigned i = 0; i < c->conf.depth && more(c); i++)
+		if (!c->cmd[i].busy)
+			send_cmd(c, &c->cmd[i]);
+}
+
+/* --- results --- */
+
+static void lost_add(struct client *c, const struct cmd *k)
+{
+	if (c->nlost == c->lost_room) {
+		c->lost_room = 2 * c->lost_room + 16;
+		c->lost = realloc(c->lost, c->lost_room * sizeof(*c->lost));
+		CHECK(c->lost);
+	}
+	c->lost[c->nlost++] = (struct lost){ k->id, k->lba, k->n };
+}
+
+/* The new session is there: nothing of the old one comes any more. */
+static void lost_settle(struct client *c)
+{
+	for (unsigned i = 0; i < c->nlost; i++)
+		model_settle(c->lost[i].id, c->lost[i].lba, c->lost[i].n);
+	c->nlost = 0;
+}
+
+static bool is_write(const struct cmd *k)
+{
+	return k->kind == WRITE || k->kind == ZERO;
+}
+
+static void cmd_good(struct client *c, struct cmd *k)
+{
+	char why[2000];
+	client_commands++;
+	if (k->kind == READ && (k->ini.in_got != k->n * BLOCK || k->ini.underflow || k->ini.overflow))
+		test_fail("%s: a good read of %u blocks brought %u bytes, residual %u", c->name, k->n, k->ini.in_got,
+			k->ini.resid);
+	if (k->kind == READ && !model_read(k->began, k->lba, k->n, k->data, why, sizeof(why)))
+		test_fail("%s: wrong data: %s", c->name, why);
+	if (k->kind == FLUSH)
+		model_flushed(k->began);
+	if (is_write(k))
+		model_write_end(k->id, k->lba, k->n, k->fua || !c->conf.wce ? WRITE_DURABLE : WRITE_DONE);
+}
+
+static unsigned sense_key(const struct cmd *k)
+{
+	if (k->ini.sense_len < 4)
+		return 0;
+	return (k->ini.sense[0] & 0x7f) >= 0x72 ? k->ini.sense[1] & 15 : k->ini.sense[2] & 15;
+}
+
+/* Whether the target says that it did not even begin. */
+static bool refused(const struct cmd *k)
+{
+	return k->ini.status == BUSY || k->ini.status == TASK_SET_FULL ||
+		(k->ini.status == CHECK_CONDITION && sense_key(k) == KEY_UNIT_ATTENTION);
+}
+
+static void cmd_failed(struct client *c, struct cmd *k)
+{
+	unsigned key = sense_key(k);
+	bool medium = key == KEY_MEDIUM || key == KEY_HARDWARE || key == KEY_DATA_PROTECT;
+	if (k->ini.status != CHECK_CONDITION || !(medium || key == KEY_ABORTED))
+		test_fail("%s: command %02x ended with status %02x key %x asc %02x%02x", c->name, k->ini.cdb[0],
+			k->ini.status, key, k->ini.sense[12], k->ini.sense[13]);
+	if (medium && !c->conf.errors)
+		test_fail("%s: command %02x reports a medium error on a sound disk", c->name, k->ini.cdb[0]);
+	if (is_write(k))
+		model_write_end(k->id, k->lba, k->n, WRITE_MAYBE);
+}
+
+static void again(struct client *c, const struct cmd *k)
+{
+	if (!c->checking)
+		c->left++;
+	else
+		c->check_at = MIN(c->check_at, k->lba);
+}
+
+static void cmd_end(struct client *c, struct cmd *k)
+{
+	k->busy = false;
+	c->inflight--;
+	sim_note(k->ini.status ^ (uint64_t)k->lba << 16 ^ (uint64_t)(uint32_t)k->ini.error << 32);
+	if (k->ini.error) {
+		if (is_write(k)) {
+			model_write_end(k->id, k->lba, k->n, WRITE_LOST);
+			lost_add(c, k);
+		}
+		again(c, k);
+	} else if (k->ini.response == 0 && k->ini.status == GOOD) {
+		cmd_good(c, k);
+	} else if (refused(k)) {
+		if (is_write(k))
+			model_write_end(k->id, k->lba, k->n, WRITE_NEVER);
+		again(c, k);
+	} else {
+		cmd_failed(c, k);
+		if (c->checking)
+			again(c, k);
+	}
+}
+
+/* --- the connection --- */
+
+static void hang_up(struct client *c)
+{
+	if (!c->closing) {
+		c->closing = true;
+		loop_timer_clear(c->loop, &c->tick);
+		if (c->rx_busy)
+			loop_cancel(c->loop, &c->rx);
+		if (c->tx_busy)
+			loop_cancel(c->loop, &c->tx);
+	}
+	if (c->rx_busy || c->tx_busy)
+		return;
+	iscsi_ini_free(c->ini);
+	c->ini = NULL;
+	loop_forget(c->loop, c->fd);
+	c->fd = -1;
+	c->closing = false;
+	if (c->leaving && !more(c))
+		c->finished = true;
+	else
+		loop_timer_set(c->loop, &c->retry, loop_now_ns(c->loop) + 1 + sim_random(RETRY_NS));
+	c->leaving = false;
+}
+
+static void event(struct client *c, const struct iscsi_ini_event *ev)
+{
+	switch (ev->kind) {
+	case INI_EV_LOGGED_IN:
+		c->sessions++;
+		client_sessions++;
+		lost_settle(c);
+		break;
+	case INI_EV_CMD:
+		cmd_end(c, container_of(ev->cmd, struct cmd, ini));
+		break;
+	case INI_EV_REJECT:
+		test_fail("%s: the target rejected a PDU, reason %u", c->name, ev->code);
+	case INI_EV_CLOSED:
+		log_info("%s closed: %s (%x)", c->name, ev->text, ev->code);
+		c->closing = false;
+		hang_up(c);
+		break;
+	case INI_EV_LOGOUT:
+		iscsi_ini_lost(c->ini, "logged out");
+		break;
+	case INI_EV_ASYNC:
+	case INI_EV_NONE:
+	case INI_EV_TARGETS:
+	case INI_EV_TMF:
+	case INI_EV_NOP:
+		break;
+	}
+}
+
+static void received(struct op *op)
+{
+	struct client *c = container_of(op, struct client, rx);
+	c->rx_busy = false;
+	if (c->closing) {
+		hang_up(c);
+		return;
+	}
+	if (op->res > 0)
+		iscsi_ini_rx(c->ini, c->rx_bytes, (size_t)op->res);
+	else
+		iscsi_ini_lost(c->ini, op->res ? strerror(-op->res) : "end of stream");
+	pump(c);
+}
+
+static void receive(struct client *c)
+{
+	c->rx_iov = (struct iovec){ c->rx_bytes, sizeof(c->rx_bytes) };
+	c->rx = (struct op){ .kind = OP_RECV, .fd = c->fd, .iov = &c->rx_iov, .niov = 1, .done = received };
+	c->rx_busy = true;
+	loop_submit(c->loop, &c->rx);
+}
+
+static void sent(struct op *op)
+{
+	struct client *c = container_of(op, struct client, tx);
+	c->tx_busy = false;
+	if (c->closing) {
+		hang_up(c);
+		return;
+	}
+	if (op->res > 0)
+		iscsi_ini_tx_done(c->ini, (size_t)op->res);
+	else
+		iscsi_ini_lost(c->ini, strerror(-op->res));
+	pump(c);
+}
+
+static void send_more(struct client *c)
+{
+	struct iovec *iov;
+	int n = iscsi_ini_tx(c->ini, &iov);
+	if (n <= 0)
+		return;
+	c->tx = (struct op){ .kind = OP_SEND, .fd = c->fd, .iov = iov, .niov = n, .done = sent };
+	c->tx_busy = true;
+	loop_submit(c->loop, &c->tx);
+}
+
+static void tick(struct timer *t)
+{
+	pump(container_of(t, struct client, tick));
+}
+
+static void work(struct client *c)
+{
+	if (!iscsi_ini_ready(c->ini) || c->leaving)
+		return;
+	send_cmds(c);
+	if (!more(c) && !c->inflight) {
+		c->leaving = true;
+		iscsi_ini_logout(c->ini, 0);
+	}
+}
+
+static void pump(struct client *c)
+{
+	struct iscsi_ini_event ev;
+	uint64_t next = iscsi_ini_tick(c->ini, loop_now_ns(c->loop));
+	while (c->ini && !c->closing && iscsi_ini_next(c->ini, &ev))
+		event(c, &ev);
+	if (!c->ini || c->closing)
+		return;
+	work(c);
+	if (next != UINT64_MAX)
+		loop_timer_set(c->loop, &c->tick, next);
+	if (!c->tx_busy)
+		send_more(c);
+	if (!c->rx_busy)
+		receive(c);
+}
+
+static void connected(struct op *op)
+{
+	struct client *c = container_of(op, struct client, connect);
+	struct iscsi_ini_conf ic;
+	if (op->res) {
+		loop_forget(c->loop, c->fd);
+		c->fd = -1;
+		loop_timer_set(c->loop, &c->retry, loop_now_ns(c->loop) + 1 + sim_random(RETRY_NS));
+		return;
+	}
+	iscsi_ini_conf_defaults(&ic);
+	ic.initiator = c->name;
+	ic.target = SERVER_TARGET;
+	ic.offer = c->conf.offer;
+	ic.nop_ns = NOP_NS;
+	ic.first_cmd_sn = sim_chance(50) ? 0xfffffff0u : 1;
+	ic.isid[5] = (uint8_t)c->conf.number;
+	c->ini = iscsi_ini_new(&ic);
+	CHECK(c->ini);
+	pump(c);
+}
+
+static void start_connect(struct client *c)
+{
+	c->fd = sim_socket();
+	c->addr = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(SERVER_PORT) };
+	c->connect = (struct op){ .kind = OP_CONNECT, .fd = c->fd, .addr = (struct sockaddr *)&c->addr,
+		.addrlen = sizeof(c->addr), .done = connected };
+	loop_submit(c->loop, &c->connect);
+}
+
+static void retry(struct timer *t)
+{
+	start_connect(container_of(t, struct client, retry));
+}
+
+/* --- life --- */
+
+struct client *client_new(const struct client_conf *conf)
+{
+	struct err e = { 0 };
+	struct client *c = calloc(1, sizeof(*c));
+	CHECK(c);
+	c->conf = *conf;
+	c->left = conf->ops;
+	c->fd = -1;
+	c->loop = loop_new(&loop_sim, 100 + conf->number, &e);
+	CHECK(c->loop);
+	for (unsigned i = 0; i < DEPTH_MAX; i++) {
+		c->cmd[i].data = malloc(MAX(conf->blocks_max, 64u) * BLOCK);
+		CHECK(c->cmd[i].data);
+	}
+	snprintf(c->name, sizeof(c->name), "iqn.2026-11.sim:client-%u", conf->number);
+	c->retry.fire = retry;
+	c->tick.fire = tick;
+	loop_timer_set(c->loop, &c->retry, sim_now_ns() + sim_random(SIM_MS));
+	return c;
+}
+
+void client_free(struct client *c)
+{
+	loop_timer_clear(c->loop, &c->retry);
+	loop_timer_clear(c->loop, &c->tick);
+	iscsi_ini_free(c->ini);
+	for (unsigned i = 0; i < DEPTH_MAX; i++)
+		free(c->cmd[i].data);
+	loop_free(c->loop);
+	free(c->lost);
+	free(c);
+}
+
+bool client_finished(const struct client *c)
+{
+	return c->finished;
+}
+
+int client_fd(const struct client *c)
+{
+	return c->ini ? c->fd : -1;
+}
+
+void client_check_all(struct client *c)
+{
+	c->checking = true;
+	c->check_at = 0;
+	c->left = 0;
+	c->finished = false;
+	loop_timer_set(c->loop, &c->retry, sim_now_ns() + 1);
+}
+
+void client_describe(const struct client *c, char *out, size_t room)
+{
+	int at = snprintf(out, room, "%s: %u to go, %u in flight, %u sessions, fd %d%s%s;", c->name, c->left, c->inflight,
+		c->sessions, c->fd, c->ini && iscsi_ini_ready(c->ini) ? " logged in" : "", c->leaving ? " leaving" : "");
+	for (unsigned i = 0; i < DEPTH_MAX && (size_t)at < room; i++)
+		if (c->cmd[i].busy)
+			at += snprintf(out + at, room - (size_t)at, " %02x@%u+%u", c->cmd[i].ini.cdb[0], c->cmd[i].lba,
+				c->cmd[i].n);
+}

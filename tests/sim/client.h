@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * An initiator in the simulated world: keeps commands in flight on blocks that others use as well, reconnects when
+ * its connection ends, and holds every answer against the model. */
+#ifndef LUNETTE_TESTS_SIM_CLIENT_H
+#define LUNETTE_TESTS_SIM_CLIENT_H
+
+#include "iscsi/initiator.h"
+#include "loop/sim.h"
+
+enum { CLIENTS_MAX = 4, DEPTH_MAX = 16 };
+
+struct client_conf {
+	unsigned number, ops, depth;
+	unsigned blocks_max;      /* of one command */
+	bool     wce;             /* as the server's */
+	bool     errors;          /* medium errors and full disks are to be expected */
+	struct iscsi_offer offer;
+};
+
+struct client *client_new(const struct client_conf *c);
+void client_free(struct client *c);
+bool client_finished(const struct client *c); /* all its commands have ended, and it has logged out */
+/* Its connection's descriptor, -1 when it has none. */
+int  client_fd(const struct client *c);
+/* No further new commands but reads of everything, once; then it ends. */
+void client_check_all(struct client *c);
+/* Words on what it is doing, for a run that is stuck. */
+void client_describe(const struct client *c, char *out, size_t room);
+
+/* Of all clients of this process: logins and commands that ended with status GOOD. */
+extern unsigned client_sessions, client_commands;
+
+#endif
