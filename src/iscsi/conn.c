@@ -218,6 +218,12 @@ const struct iscsi_login *iscsi_conn_login(const struct iscsi_conn *c)
 	return c->login;
 }
 
+void iscsi_conn_login_done(struct iscsi_conn *c)
+{
+	iscsi_login_free(c->login);
+	c->login = NULL;
+}
+
 const struct iscsi_params *iscsi_conn_params(const struct iscsi_conn *c)
 {
 	return &c->params;

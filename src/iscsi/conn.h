@@ -69,6 +69,7 @@ void iscsi_conn_admit(struct iscsi_conn *c, uint16_t status, struct iscsi_sessio
 void iscsi_conn_targets(struct iscsi_conn *c, struct iscsi_text *answer); /* takes the text over */
 
 const struct iscsi_login *iscsi_conn_login(const struct iscsi_conn *c); /* while login lasts, else NULL */
+void iscsi_conn_login_done(struct iscsi_conn *c); /* in full feature phase: frees what login needed */
 const struct iscsi_params *iscsi_conn_params(const struct iscsi_conn *c);
 struct iscsi_session *iscsi_conn_session(const struct iscsi_conn *c);   /* NULL before admission */
 /* Asynchronous message 1: please log out within seconds; the host closes what stays. */

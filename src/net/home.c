@@ -391,8 +391,8 @@ static void run_ask(struct task *task)
 void home_ask(struct net_conn *c, enum msg_kind kind, const char *target)
 {
 	struct net_msg *m = &c->msg;
-	const struct iscsi_login *l = iscsi_conn_login(c->engine);
-	const struct iscsi_params *p = kind >= MSG_TARGETS ? iscsi_conn_params(c->engine) : iscsi_login_params(l);
+	const struct iscsi_login *l = iscsi_conn_login(c->engine); /* NULL when login is over */
+	const struct iscsi_params *p = l ? iscsi_login_params(l) : iscsi_conn_params(c->engine);
 
 	CHECK(!m->pending);
 	m->pending = true;
@@ -400,8 +400,9 @@ void home_ask(struct net_conn *c, enum msg_kind kind, const char *target)
 	m->discovery = p->discovery;
 	snprintf(m->initiator, sizeof(m->initiator), "%s", p->initiator);
 	snprintf(m->target, sizeof(m->target), "%s", target ? target : p->target);
-	memcpy(m->isid, iscsi_login_isid(l), 6);
-	m->tsih = c->session ? c->session->tsih : iscsi_login_tsih(l);
+	if (l)
+		memcpy(m->isid, iscsi_login_isid(l), 6);
+	m->tsih = c->session ? c->session->tsih : l ? iscsi_login_tsih(l) : 0;
 	list_init(&m->node);
 	m->task.run = run_ask;
 	loop_post(net.home, &m->task);

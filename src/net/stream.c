@@ -149,6 +149,7 @@ static void full_feature(struct net_conn *c)
 	log_info("login peer=%s initiator=%s target=%s user=%s tsih=%u loop=%u", c->peer_text, p->initiator,
 		p->discovery ? "(discovery)" : p->target, user ? user : "-",
 		c->session ? c->session->tsih : 0, loop_index(c->loop));
+	iscsi_conn_login_done(c->engine);
 }
 
 static void log_close(struct net_conn *c, const char *why)
