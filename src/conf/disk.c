@@ -42,25 +42,39 @@ static int open_stack(struct conf_volume *v, struct blk **ret, struct err *e)
 	return r;
 }
 
-/* Reserves the identity, then opens the medium. A medium that this makes is a new disk: it forgets the old identity,
+static void release(struct disk *d, struct store *store)
+{
+	if (d->claimed)
+		store_release(store, d->identity);
+	d->claimed = false;
+}
+
+/* A disk that lasts has its identity to itself. */
+static int claim(struct disk *d, const struct blk *b, struct store *store, struct err *e)
+{
+	if (b->caps & BLK_VOLATILE)
+		return 0;
+	int r = store_claim(store, d->identity, e);
+	d->claimed = r == 0;
+	return r;
+}
+
+/* Opens the medium and reserves the identity. A medium that this makes is a new disk: it forgets the old identity,
  * unless initiators may have seen that already. */
 static int open_medium(struct disk *d, struct conf_volume *v, struct store *store, struct blk **ret, struct err *e)
 {
 	bool absent = !d->lu && is_absent(&v->node);
-	int r = d->claimed ? 0 : store_claim(store, d->identity, e);
+	int r = open_stack(v, ret, e);
 
 	if (r < 0)
 		return r;
-	d->claimed = true;
-	r = open_stack(v, ret, e);
-	if (r == 0 && absent) {
+	r = claim(d, *ret, store, e);
+	if (r == 0 && absent)
 		r = store_forget(store, d->identity, e);
-		if (r < 0)
-			blk_close(*ret);
-	}
 	if (r < 0) { /* another process may serve it meanwhile */
-		store_release(store, d->identity);
-		d->claimed = false;
+		blk_close(*ret);
+		*ret = NULL;
+		release(d, store);
 	}
 	return r;
 }
@@ -122,8 +136,7 @@ static void attach(struct disk *d, struct conf_volume *v, struct store *store)
 		r = lu_attach(d->lu, b, &e);
 		if (r < 0) {
 			blk_close(b);
-			store_release(store, d->identity);
-			d->claimed = false;
+			release(d, store);
 		}
 	}
 	if (r < 0) {
@@ -192,8 +205,7 @@ void disk_close(struct disk *d, void (*gone)(struct disk *d), void *ctx)
 
 void disk_free(struct disk *d, struct store *store)
 {
-	if (d->claimed)
-		store_release(store, d->identity);
+	release(d, store);
 	list_del(&d->node);
 	free(d->name);
 	free(d->identity);

@@ -216,7 +216,7 @@ static int check_target(const struct conf *c, struct conf_target *t, struct err 
 		return err_set(e, -EINVAL, "the name is longer than %d bytes", LIM_ISCSI_NAME);
 	if (iscsi_name_check(t->name, &why) < 0)
 		return err_set(e, -EINVAL,
-			"is no iSCSI name: %s; write for example iqn.2026-11.com.example:disk", why);
+			"'%.230s' is no iSCSI name: %s; write for example iqn.2026-11.com.example:disk", t->name, why);
 	int r = check_users(c, &t->users, t->mutual, e);
 	if (r == 0 && t->require_mutual && !t->mutual)
 		r = err_at(e, -EINVAL, "require-mutual", "needs mutual: the user whose secret the target uses");
