@@ -150,7 +150,7 @@ static void *reader(void *arg)
 /* A page that is replaced under a reader on another loop stays whole while he holds it, and none gets lost. */
 static void test_replace_under_reader(void **state)
 {
-	struct shared s = { NULL };
+	struct shared s = { .slot = NULL };
 	pthread_t t;
 	unsigned char *p = page_get(pc);
 	memset(p, 0, PAGE_BYTES);
