@@ -124,6 +124,64 @@ static inline struct blk *bed_ram(uint64_t size)
 	return b;
 }
 
+/* A filter that holds requests, fails them, and remembers what passed. */
+struct valve {
+	struct blk *blk;
+	bool hold;
+	int fail;            /* errno for the next requests, negative */
+	unsigned op_seen[8]; /* by enum blk_op */
+	uint32_t flags;      /* of the last write */
+	struct blk_io *held[64];
+	unsigned nheld;
+};
+static struct valve valve;
+
+static inline void valve_submit(struct blk *b, struct blk_io *io)
+{
+	valve.op_seen[io->req.op]++;
+	if (io->req.op == BLK_WRITE || io->req.op == BLK_ZERO || io->req.op == BLK_DISCARD)
+		valve.flags = io->req.flags;
+	if (valve.fail) {
+		io->fail_off = io->req.off;
+		blk_done(io, valve.fail);
+	} else if (valve.hold) {
+		assert_true(valve.nheld < ARRAY_LEN(valve.held));
+		valve.held[valve.nheld++] = io;
+	} else {
+		blk_pass(b, io);
+	}
+}
+
+static const struct blk_ops valve_ops = { .name = "valve", .filter = true, .submit = valve_submit };
+
+/* Lets the i-th held request go on. */
+static inline void valve_release(unsigned i)
+{
+	struct blk_io *io = valve.held[i];
+
+	assert_true(i < valve.nheld);
+	memmove(valve.held + i, valve.held + i + 1, (--valve.nheld - i) * sizeof(valve.held[0]));
+	blk_pass(valve.blk, io);
+}
+
+static inline void valve_open(void)
+{
+	valve.hold = false;
+	while (valve.nheld)
+		valve_release(0);
+}
+
+static inline struct blk *bed_valve(uint64_t size, uint32_t caps_on, uint32_t caps_off)
+{
+	struct err e = { 0 };
+
+	memset(&valve, 0, sizeof(valve));
+	if (blk_open(&valve.blk, &valve_ops, NULL, bed_ram(size), &e))
+		fail_msg("%s", e.text);
+	valve.blk->caps = (valve.blk->caps | caps_on) & ~caps_off;
+	return valve.blk;
+}
+
 static inline struct lu *bed_lu(const struct lu_conf *conf, struct blk *blk)
 {
 	struct lu_conf dflt = { .wce = true };

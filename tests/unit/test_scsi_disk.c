@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Disk commands beyond reading and writing, over a RAM disk below a valve that can fail and that counts. The
+ * last test says whether every row of the command tables ended well at least once. */
+#include "scsi_bed.h"
+
+static struct scsi_nexus *n, *n2;
+static struct lu *lu;
+enum { SIZE = 64 << 20, BLOCKS = SIZE / 512 };
+static bool good_seen[256][32];
+
+static int setup_with(const struct lu_conf *conf, uint32_t caps_on, uint32_t caps_off)
+{
+	bed_start(BED_LOOPS);
+	lu = bed_lu(conf, bed_valve(SIZE, caps_on, caps_off));
+	bed_map(&(struct scsi_lun){ 0, lu }, 1);
+	n = bed_nexus(0, 1);
+	n2 = bed_nexus(1, 2);
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_with(NULL, BLK_WRITE_CACHE, 0);
+}
+
+static int setup_removable(void **state)
+{
+	return setup_with(&(struct lu_conf){ .removable = true, .wce = true }, 0, 0);
+}
+
+static int setup_copying(void **state) /* nothing is lent, no cache */
+{
+	return setup_with(&(struct lu_conf){ .bs = 4096 }, BLK_WRITE_CACHE, BLK_CAN_LEND);
+}
+
+static int setup_ro(void **state)
+{
+	return setup_with(&(struct lu_conf){ .ro = true }, 0, 0);
+}
+
+static int teardown(void **state)
+{
+	bed_nexus_close(n);
+	bed_nexus_close(n2);
+	bed_map(NULL, 0);
+	bed_close(lu);
+	assert_int_equal(page_used_bytes() / PAGE_BYTES, 0);
+	bed_stop();
+	return 0;
+}
+
+static struct answer run(struct scsi_nexus *by, const uint8_t *cdb, size_t len, const void *out, uint32_t out_len,
+	uint32_t in)
+{
+	struct answer a = bed_run(by, 0, cdb, len, out, out_len, in);
+
+	if (a.status == SCSI_GOOD)
+		good_seen[cdb[0]][cdb[0] == 0x9e || cdb[0] == 0xa3 ? cdb[1] & 31 : 0] = true;
+	return a;
+}
+
+#define DO(by, ...) run(by, CDB(__VA_ARGS__), NULL, 0, 1 << 16)
+#define OUT(by, data, len, ...) run(by, CDB(__VA_ARGS__), data, len, 0)
+
+static void fill(uint8_t *p, size_t len, unsigned seed)
+{
+	for (size_t i = 0; i < len; i++)
+		p[i] = (uint8_t)(seed + i * 13 + (i >> 9));
+}
+
+/* Blocks lba.. hold want. */
+static void expect(uint64_t lba, uint32_t nblk, const uint8_t *want)
+{
+	uint32_t bs = lu->bs;
+	struct answer a = bed_rw(n, 0, false, lba, nblk, NULL, nblk * bs);
+
+	assert_good(a);
+	assert_int_equal(a.len, nblk * bs);
+	assert_memory_equal(a.data, want, nblk * bs);
+}
+
+/* All lengths of READ and WRITE say the same of the same blocks; 0 means 256 in six bytes; SBC-3 5.7. */
+static void every_length(void **state)
+{
+	static uint8_t buf[256 * 512];
+
+	fill(buf, sizeof(buf), 1);
+	assert_good(OUT(n, buf, 256 * 512, 0x0a, 0, 0, 7, 0));
+	expect(7, 256, buf);
+	assert_int_equal(DO(n, 0x08, 0, 0, 7, 0).len, 1 << 16);
+	fill(buf, sizeof(buf), 2);
+	assert_good(OUT(n, buf, 1024, 0x2a, 0, 0, 0, 0, 7, 0, 0, 2));
+	assert_memory_equal(DO(n, 0x28, 0, 0, 0, 0, 7, 0, 0, 2).data, buf, 1024);
+	fill(buf, sizeof(buf), 3);
+	assert_good(OUT(n, buf, 1024, 0xaa, 0, 0, 0, 0, 7, 0, 0, 0, 2));
+	assert_memory_equal(DO(n, 0xa8, 0, 0, 0, 0, 7, 0, 0, 0, 2).data, buf, 1024);
+	fill(buf, sizeof(buf), 4);
+	assert_good(OUT(n, buf, 1024, 0x8a, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 2));
+	assert_memory_equal(DO(n, 0x88, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 2).data, buf, 1024);
+}
+
+/* FUA and a write cache that is off reach the driver; without them nothing does; SBC-4 4.15, 5.40. */
+static void fua(void **state)
+{
+	uint8_t buf[512] = { 1 };
+	uint8_t wce_off[24] = { 0, 0, 0, 0, 0x08, 0x12 };
+
+	assert_good(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1));
+	assert_int_equal(valve.flags & BLK_FUA, 0);
+	assert_good(OUT(n, buf, 512, 0x2a, 0x18, 0, 0, 0, 0, 0, 0, 1));
+	assert_int_equal(valve.flags & (BLK_FUA | BLK_DPO), BLK_FUA | BLK_DPO);
+	assert_int_equal(valve.op_seen[BLK_FLUSH], 0);
+	assert_good(DO(n, 0x28, 0x08, 0, 0, 0, 0, 0, 0, 1));
+	assert_int_equal(valve.op_seen[BLK_FLUSH], 1);
+	assert_good(DO(n, 0x35));
+	assert_good(DO(n, 0x91));
+	assert_int_equal(valve.op_seen[BLK_FLUSH], 3);
+	assert_good(OUT(n, wce_off, 24, 0x15, 0x10, 0, 0, 24));
+	assert_good(OUT(n, buf, 512, 0x0a, 0, 0, 0, 1));
+	assert_int_equal(valve.flags & BLK_FUA, BLK_FUA);
+	assert_sense(DO(n2, 0x00), 6, 0x2a, 0x01);
+	assert_good(DO(n, 0x00));
+	assert_good(OUT(n2, buf, 512, 0x0a, 0, 0, 0, 1));
+	assert_int_equal(valve.flags & BLK_FUA, BLK_FUA);
+}
+
+/* What fails below is the sense of the table, with the LBA where it is a medium error; SPC-4 4.5, SBC-4 4.18. */
+static void errors(void **state)
+{
+	uint8_t buf[1024] = { 0 };
+	struct answer a;
+
+	valve.fail = -EIO;
+	bed_start_cmd(bed_cmd(&a, n, 0, CDB(0x28, 0, 0, 0, 0, 9, 0, 0, 2), 1024, 0), NULL);
+	bed_until(&a.done);
+	assert_int_equal(a.status, SCSI_CHECK_CONDITION);
+	assert_int_equal(a.cmd->sense[0], 0xf0);
+	assert_int_equal(be32(a.cmd->sense + 3), 9);
+	assert_int_equal(a.key << 16 | a.asc << 8 | a.ascq, 0x031100);
+	assert_int_equal(a.len, 0);
+	bed_free(&a);
+	assert_sense(OUT(n, buf, 1024, 0x2a, 0, 0, 0, 0, 9, 0, 0, 2), 3, 0x0c, 0);
+	assert_sense(DO(n, 0x35), 3, 0x0c, 0);
+	assert_sense(DO(n, 0x2f, 0, 0, 0, 0, 9, 0, 0, 2), 3, 0x11, 0);
+	assert_sense(OUT(n, buf, 1024, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1), 3, 0x11, 0);
+	assert_sense(OUT(n, buf, 512, 0x93, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1), 3, 0x0c, 0);
+	valve.fail = -ENOSPC;
+	assert_sense(OUT(n, buf, 1024, 0x2a, 0, 0, 0, 0, 9, 0, 0, 2), 7, 0x27, 0x07);
+	valve.fail = -ENODEV;
+	assert_sense(DO(n, 0x28, 0, 0, 0, 0, 9, 0, 0, 2), 4, 0x3e, 0x01);
+	valve.fail = -EINVAL;
+	assert_sense(DO(n, 0x28, 0, 0, 0, 0, 9, 0, 0, 2), 4, 0x44, 0x00);
+	valve.fail = 0;
+	assert_good(DO(n, 0x28, 0, 0, 0, 0, 9, 0, 0, 2));
+}
+
+/* VERIFY compares all blocks (BYTCHK 1), each with one (3), or reads only (0); 2 is reserved; SBC-4 5.36. */
+static void verify(void **state)
+{
+	static uint8_t buf[2100 * 512];
+	struct answer a;
+
+	fill(buf, sizeof(buf), 5);
+	for (unsigned k = 512; k < 2048; k += 512)
+		memcpy(buf + k, buf, 512);
+	assert_good(bed_rw(n, 0, true, 11, 2100, buf, sizeof(buf)));
+	assert_good(DO(n, 0x2f, 0, 0, 0, 0, 11, 0, 8, 0x34));
+	assert_good(OUT(n, buf, sizeof(buf), 0x2f, 0x02, 0, 0, 0, 11, 0, 8, 0x34));
+	assert_good(OUT(n, buf, sizeof(buf), 0xaf, 0x02, 0, 0, 0, 11, 0, 0, 8, 0x34));
+	assert_good(OUT(n, buf, sizeof(buf), 0x8f, 0x02, 0, 0, 0, 0, 0, 0, 0, 11, 0, 0, 8, 0x34));
+	assert_good(OUT(n, buf, 512, 0x2f, 0x06, 0, 0, 0, 11, 0, 0, 4));
+	assert_sense(OUT(n, buf, 512, 0x2f, 0x06, 0, 0, 0, 11, 0, 0, 5), 0xe, 0x1d, 0);
+	assert_sense(OUT(n, buf, 512, 0x2f, 0x04, 0, 0, 0, 11, 0, 0, 1), 5, 0x24, 0);
+	buf[2099 * 512 + 17] ^= 1;
+	bed_start_cmd(bed_cmd(&a, n, 0, CDB(0x2f, 0x02, 0, 0, 0, 11, 0, 8, 0x34), 0, sizeof(buf)), buf);
+	bed_until(&a.done);
+	assert_int_equal(a.key, 0xe);
+	assert_int_equal(be32(a.cmd->sense + 3), 2099 * 512 + 17);
+	bed_free(&a);
+	assert_good(OUT(n, NULL, 0, 0x2f, 0x02, 0, 0, 0, 11, 0, 0, 0));
+}
+
+/* WRITE AND VERIFY writes durably, then reads; SBC-4 5.44. */
+static void write_verify(void **state)
+{
+	static uint8_t buf[64 * 512];
+	static const uint8_t op[] = { 0x2e, 0xae, 0x8e };
+
+	for (unsigned i = 0; i < 3; i++) {
+		uint8_t cdb[16] = { op[i], i == 2 ? 0 : 2 };
+		unsigned at = op[i] == 0x2e ? 7 : op[i] == 0xae ? 6 : 10, bytes = at == 7 ? 2 : 4;
+		fill(buf, sizeof(buf), 9 + i);
+		cdb[at == 10 ? 9 : 5] = 33;
+		cdb[at + bytes - 1] = 64;
+		assert_good(run(n, cdb, 16, buf, sizeof(buf), 0));
+		assert_int_equal(valve.flags & BLK_FUA, BLK_FUA);
+		expect(33, 64, buf);
+	}
+}
+
+/* COMPARE AND WRITE writes only where all is equal, and says where it is not; SBC-4 5.3. */
+static void compare_and_write(void **state)
+{
+	uint8_t old[4 * 512], both[8 * 512];
+	struct answer a;
+
+	fill(old, sizeof(old), 1);
+	assert_good(bed_rw(n, 0, true, 21, 4, old, sizeof(old)));
+	memcpy(both, old, sizeof(old));
+	fill(both + sizeof(old), sizeof(old), 77);
+	for (unsigned blocks = 1; blocks <= 4; blocks++) {
+		uint8_t data[8 * 512];
+		memcpy(data, both, blocks * 512);
+		memcpy(data + blocks * 512, both + sizeof(old), blocks * 512);
+		assert_good(bed_rw(n, 0, true, 21, 4, old, sizeof(old)));
+		data[blocks * 512 - 1] ^= 4;
+		bed_start_cmd(bed_cmd(&a, n, 0, CDB(0x89, 0, 0, 0, 0, 0, 0, 0, 0, 21, 0, 0, 0, blocks), 0,
+			blocks * 1024), data);
+		bed_until(&a.done);
+		assert_int_equal(a.key << 16 | a.asc << 8, 0x0e1d00);
+		assert_int_equal(be32(a.cmd->sense + 3), blocks * 512 - 1);
+		bed_free(&a);
+		expect(21, 4, old);
+		data[blocks * 512 - 1] ^= 4;
+		assert_good(OUT(n2, data, blocks * 1024, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 21, 0, 0, 0, blocks));
+		expect(21, blocks, both + sizeof(old));
+	}
+	assert_sense(OUT(n, both, 512, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 21, 0, 0, 0, 1), 5, 0x24, 0);
+	assert_sense(OUT(n, both, 2048, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 21, 0, 0, 0, 1), 5, 0x24, 0);
+	assert_good(OUT(n, NULL, 0, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 21, 0, 0, 0, 0));
+}
+
+/* WRITE SAME repeats a block; zeros and NDOB are one metadata request; 0 blocks go to the end; SBC-4 5.52. */
+static void write_same(void **state)
+{
+	static uint8_t want[3000 * 512], buf[1024];
+
+	fill(buf, 512, 3);
+	for (unsigned i = 0; i < 3000; i++)
+		memcpy(want + i * 512, buf, 512);
+	assert_good(OUT(n, buf, 512, 0x93, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x0b, 0xb8));
+	expect(5, 3000, want);
+	assert_good(OUT(n, buf, 512, 0x41, 0, 0, 1, 0xff, 0xf0, 0, 0, 0)); /* to the end */
+	expect(BLOCKS - 16, 16, want);
+	memset(want, 0, sizeof(want));
+	memset(buf, 0, 512);
+	unsigned writes = valve.op_seen[BLK_WRITE];
+	assert_good(OUT(n, buf, 512, 0x41, 0x08, 0, 0, 0, 5, 0, 0, 8));
+	expect(5, 8, want);
+	assert_good(OUT(n, NULL, 0, 0x93, 0x01, 0, 0, 0, 0, 0, 0, 0, 13, 0, 0, 0, 8));
+	expect(13, 8, want);
+	assert_int_equal(valve.op_seen[BLK_ZERO], 2);
+	assert_int_equal(valve.op_seen[BLK_WRITE], writes);
+	fill(buf, 512, 3);
+	assert_good(OUT(n, buf, 512, 0x93, 0x08, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 8)); /* not zeros: written */
+	expect(5, 1, buf);
+	assert_sense(OUT(n, buf, 512, 0x93, 0x10, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 8), 5, 0x24, 0); /* ANCHOR */
+	assert_sense(OUT(n, buf, 1024, 0x93, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 8), 5, 0x24, 0);
+	assert_sense(OUT(n, buf, 512, 0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0), 5, 0x24, 0); /* too long */
+	assert_sense(OUT(n, buf, 512, 0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), 5, 0x24, 0);
+}
+
+static unsigned unmap_list(uint8_t *p, unsigned count, const uint32_t (*d)[2])
+{
+	memset(p, 0, 8 + 16 * count);
+	put_be16(p, (uint16_t)(6 + 16 * count));
+	put_be16(p + 2, (uint16_t)(16 * count));
+	for (unsigned i = 0; i < count; i++) {
+		put_be64(p + 8 + 16 * i, d[i][0]);
+		put_be32(p + 16 + 16 * i, d[i][1]);
+	}
+	return 8 + 16 * count;
+}
+
+/* What is unmapped reads as zeros and is a hole in GET LBA STATUS; its neighbours stay; SBC-4 5.35, 5.6. */
+static void unmap(void **state)
+{
+	static uint8_t buf[64 * 512], zero[64 * 512];
+	uint8_t list[8 + 16 * 2];
+	const uint32_t two[][2] = { { 8, 16 }, { 40, 8 } }, beyond[][2] = { { 8, 16 }, { BLOCKS, 1 } };
+	struct answer a;
+
+	fill(buf, sizeof(buf), 8);
+	assert_good(bed_rw(n, 0, true, 0, 64, buf, sizeof(buf)));
+	unsigned len = unmap_list(list, 2, beyond);
+	assert_sense(OUT(n, list, len, 0x42, 0, 0, 0, 0, 0, 0, 0, len), 5, 0x21, 0);
+	expect(0, 64, buf); /* nothing took effect */
+	len = unmap_list(list, 2, two);
+	assert_good(OUT(n, list, len, 0x42, 0, 0, 0, 0, 0, 0, 0, len));
+	expect(0, 8, buf);
+	expect(8, 16, zero);
+	expect(24, 16, buf + 24 * 512);
+	expect(40, 8, zero);
+	a = DO(n, 0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0);
+	assert_good(a);
+	assert_int_equal(be32(a.data), a.len - 4);
+	static const struct { uint32_t lba, nblk; uint8_t status; } want[] = {
+		{ 0, 8, 0 }, { 8, 16, 1 }, { 24, 16, 0 }, { 40, 8, 1 }, { 48, 16, 0 }, { 64, BLOCKS - 64, 1 } };
+	assert_int_equal(a.len, 8 + 16 * ARRAY_LEN(want));
+	for (unsigned i = 0; i < ARRAY_LEN(want); i++) {
+		assert_int_equal(be64(a.data + 8 + 16 * i), want[i].lba);
+		assert_int_equal(be32(a.data + 16 + 16 * i), want[i].nblk);
+		assert_int_equal(a.data[20 + 16 * i], want[i].status);
+	}
+	a = DO(n, 0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 24);
+	assert_int_equal(be64(a.data + 8), 9);
+	assert_int_equal(be32(a.data + 16), 15);
+	assert_good(OUT(n, NULL, 0, 0x42));
+	assert_sense(OUT(n, list, 4, 0x42, 0, 0, 0, 0, 0, 0, 0, 4), 5, 0x1a, 0);
+}
+
+/* Commands that say what there is: SBC-4 5.20, 5.21, SPC-4 6.35, 6.36. */
+static void reports(void **state)
+{
+	struct answer a = DO(n, 0x25);
+
+	assert_int_equal(be32(a.data), BLOCKS - 1);
+	assert_int_equal(be32(a.data + 4), 512);
+	a = DO(n, 0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32);
+	assert_int_equal(a.len, 32);
+	assert_int_equal(be64(a.data), BLOCKS - 1);
+	assert_int_equal(a.data[13], 3);
+	assert_int_equal(a.data[14], 0xc0);
+	a = DO(n, 0xa3, 0x0c, 0x03, 0x28, 0, 0, 0, 0, 1, 0);
+	assert_int_equal(a.data[1], 3);
+	assert_int_equal(be16(a.data + 2), 10);
+	assert_int_equal(a.data[4], 0x28);
+	assert_int_equal(a.data[5], 0x18);
+	assert_sense(DO(n, 0xa3, 0x0c, 0x01, 0x9e, 0, 0, 0, 0, 1, 0), 5, 0x24, 0);
+	assert_sense(DO(n, 0xa3, 0x0c, 0x02, 0x28, 0, 0, 0, 0, 1, 0), 5, 0x24, 0);
+	assert_int_equal(DO(n, 0xa3, 0x0c, 0x82, 0x9e, 0, 0x10, 0, 0, 1, 0).data[1], 0x83);
+	assert_int_equal(DO(n, 0xa3, 0x0c, 0x02, 0x9e, 0, 0x11, 0, 0, 1, 0).data[1], 1);
+	a = DO(n, 0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 1, 0);
+	assert_int_equal(a.len, 16);
+	assert_int_equal(a.data[0], 0xde);
+	assert_sense(DO(n, 0xa3, 0x1e), 5, 0x24, 0);
+	assert_good(DO(n, 0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0));
+	assert_good(DO(n, 0x12, 0, 0, 0, 36));
+	assert_good(DO(n, 0x03, 0, 0, 0, 36));
+	assert_good(DO(n, 0x34, 0, 0, 0, 0, 0, 0, 0, 8));
+	assert_good(DO(n, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8));
+}
+
+/* The list of all commands names each row once, as dispatch finds it; SPC-4 6.35.2. */
+static void report_all(void **state)
+{
+	struct answer a = DO(n, 0xa3, 0x0c, 0, 0, 0, 0, 0, 1, 0, 0);
+	unsigned rows = 0;
+
+	for (const struct scsi_op *const *t = lu_disk.ops; *t; t++)
+		for (const struct scsi_op *op = *t; op->name; op++)
+			rows++;
+	assert_int_equal(be32(a.data), rows * 8);
+	assert_int_equal(DO(n, 0xa3, 0x0c, 0x80, 0, 0, 0, 0, 1, 0, 0).len, 4 + rows * 20);
+}
+
+/* Mode pages: current, changeable, saved; what may not change is refused; saved values survive; SPC-4 6.11. */
+static void mode_select(void **state)
+{
+	uint8_t d_sense[24] = { 0, 0, 0, 0, 0x0a, 0x0a, 0x04, 0x10 }, ten[20] = { 0 };
+	struct answer a = DO(n, 0x1a, 0, 0x3f, 0, 255);
+
+	assert_good(a);
+	assert_int_equal(a.len, 4 + 8 + 12 + 20 + 12 + 12);
+	assert_int_equal(a.data[0], a.len - 1);
+	assert_int_equal(a.data[2], 0x10);
+	assert_int_equal(be24(a.data + 9), 512);
+	a = DO(n, 0x1a, 0x08, 0x48, 0, 255); /* changeable */
+	assert_int_equal(a.data[4 + 2], 0x04);
+	assert_int_equal(DO(n, 0x5a, 0x10, 0x3f, 0, 0, 0, 0, 1, 0).data[7], 16);
+	assert_sense(DO(n, 0x1a, 0, 0x22, 0, 255), 5, 0x24, 0);
+	memcpy(ten + 8, d_sense + 4, 12);
+	assert_good(OUT(n, ten, 20, 0x55, 0x11, 0, 0, 0, 0, 0, 0, 20)); /* SP */
+	assert_int_equal(bed.nsaved, 1);
+	assert_int_equal(bed.saved[0][2], 0x04);
+	assert_sense(DO(n2, 0x00), 6, 0x2a, 0x01);
+	bed_start_cmd(bed_cmd(&a, n, 0, CDB(0xff), 0, 0), NULL);
+	bed_until(&a.done);
+	assert_int_equal(a.cmd->sense[0], 0x72);
+	bed_free(&a);
+	assert_int_equal(bed_tmf(n, 0, SCSI_LU_RESET, 0), SCSI_TMF_COMPLETE); /* saved: survives */
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+	assert_int_equal(DO(n, 0x1a, 0x08, 0x0a, 0, 255).data[6] & 4, 4);
+	d_sense[7] = 0x20;
+	assert_sense(OUT(n, d_sense, 16, 0x15, 0x10, 0, 0, 16), 5, 0x26, 0);
+	d_sense[7] = 0x10;
+	assert_sense(OUT(n, d_sense, 10, 0x15, 0x10, 0, 0, 10), 5, 0x1a, 0);
+	assert_sense(OUT(n, d_sense, 3, 0x15, 0x10, 0, 0, 3), 5, 0x1a, 0);
+	d_sense[5] = 9;
+	assert_sense(OUT(n, d_sense, 16, 0x15, 0x10, 0, 0, 16), 5, 0x26, 0);
+	assert_good(OUT(n, NULL, 0, 0x15, 0x10));
+}
+
+/* SWP refuses every write until it is taken back; SPC-4 7.5.8. */
+static void soft_protect(void **state)
+{
+	uint8_t swp[16] = { 0, 0, 0, 0, 0x0a, 0x0a, 0, 0x10, 0x08 }, buf[512] = { 0 };
+
+	assert_good(OUT(n, swp, 16, 0x15, 0x10, 0, 0, 16));
+	assert_sense(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1), 7, 0x27, 0x02);
+	assert_int_equal(DO(n, 0x1a, 0, 0x3f, 0, 255).data[2], 0x90);
+	swp[8] = 0;
+	assert_good(OUT(n, swp, 16, 0x15, 0x10, 0, 0, 16));
+	assert_good(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1));
+}
+
+/* Reserved units answer others with RESERVATION CONFLICT, but INQUIRY and the like; SPC-2 5.5.1. */
+static void reserve(void **state)
+{
+	assert_good(DO(n, 0x16));
+	assert_good(DO(n, 0x56));
+	assert_good(DO(n, 0x00));
+	assert_int_equal(DO(n2, 0x00).status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(DO(n2, 0x16).status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(DO(n2, 0x1a, 0, 0x3f, 0, 255).status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(DO(n2, 0x28, 0, 0, 0, 0, 0, 0, 0, 1).status, SCSI_RESERVATION_CONFLICT);
+	assert_good(DO(n2, 0x12, 0, 0, 0, 36));
+	assert_good(DO(n2, 0x25));
+	assert_good(DO(n2, 0x17)); /* not his: nothing happens */
+	assert_int_equal(DO(n2, 0x00).status, SCSI_RESERVATION_CONFLICT);
+	assert_good(DO(n, 0x17));
+	assert_good(DO(n2, 0x00));
+	assert_good(DO(n2, 0x56));
+	assert_good(DO(n2, 0x57));
+	assert_good(DO(n2, 0x16));
+	bed_nexus_close(n2); /* nexus loss releases */
+	assert_good(DO(n, 0x00));
+	n2 = bed_nexus(1, 2);
+	bed_ready(n2, 0);
+	assert_good(DO(n2, 0x16));
+	assert_int_equal(bed_tmf(n, 0, SCSI_TARGET_RESET, 0), SCSI_TMF_COMPLETE);
+	assert_sense(DO(n, 0x00), 6, 0x29, 0x02);
+	assert_good(DO(n, 0x00));
+}
+
+/* A medium that may be ejected: not while prevented by any nexus; 02/3A without it; 28/00 when it is back. */
+static void removable(void **state)
+{
+	uint8_t buf[512] = { 0 };
+
+	assert_int_equal(DO(n, 0x12, 0, 0, 0, 36).data[1], 0x80);
+	assert_good(DO(n2, 0x1e, 0, 0, 0, 1));
+	assert_sense(DO(n, 0x1b, 0, 0, 0, 2), 5, 0x53, 0x02);
+	assert_good(DO(n, 0x1e, 0, 0, 0, 0)); /* his own, that is none */
+	assert_sense(DO(n, 0x1b, 0, 0, 0, 2), 5, 0x53, 0x02);
+	assert_good(DO(n2, 0x1e, 0, 0, 0, 0));
+	assert_good(DO(n, 0x1b, 0, 0, 0, 2));
+	assert_sense(DO(n2, 0x00), 2, 0x3a, 0x02);
+	assert_sense(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1), 2, 0x3a, 0x02);
+	assert_good(DO(n, 0x1b, 0, 0, 0, 3));
+	assert_good(DO(n, 0x00));
+	assert_sense(DO(n2, 0x00), 6, 0x28, 0);
+	assert_good(DO(n2, 0x1e, 0, 0, 0, 1));
+	bed_nexus_close(n2); /* nexus loss allows again */
+	assert_good(DO(n, 0x1b, 0, 0, 0, 2));
+	assert_good(DO(n, 0x1b, 0, 0, 0, 3));
+	n2 = bed_nexus(1, 2);
+	bed_ready(n2, 0);
+	assert_good(DO(n, 0x1b, 0, 0, 0, 0)); /* stop: nothing turns */
+	assert_good(DO(n, 0x00));
+}
+
+/* The same reads and writes where the driver fills pages that are ours, in blocks of 4096. */
+static void copying(void **state)
+{
+	static uint8_t buf[600 * 4096], both[2 * 4096];
+
+	fill(buf, sizeof(buf), 4);
+	assert_good(bed_rw(n, 0, true, 3, 600, buf, sizeof(buf)));
+	assert_int_equal(valve.flags & BLK_FUA, BLK_FUA); /* wce off */
+	expect(3, 600, buf);
+	assert_good(OUT(n, buf, 200 * 4096, 0x2f, 0x02, 0, 0, 0, 3, 0, 0, 200));
+	memcpy(both, buf, 4096);
+	fill(both + 4096, 4096, 50);
+	assert_good(OUT(n, both, 8192, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1));
+	expect(3, 1, both + 4096);
+	assert_sense(OUT(n, both, 8192, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1), 0xe, 0x1d, 0);
+	assert_int_equal(bed_rw(n, 0, false, 3, 2, NULL, 5000).len, 5000);
+}
+
+/* A write-protected unit refuses writes and reads on; SBC-4 4.13. */
+static void read_only(void **state)
+{
+	uint8_t buf[1024] = { 0 };
+
+	assert_sense(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1), 7, 0x27, 0);
+	assert_sense(OUT(n, buf, 24, 0x42, 0, 0, 0, 0, 0, 0, 0, 24), 7, 0x27, 0);
+	assert_sense(OUT(n, buf, 1024, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1), 7, 0x27, 0);
+	assert_good(DO(n, 0x28, 0, 0, 0, 0, 0, 0, 0, 1));
+}
+
+/* A unit whose medium is missing is there and not ready, and comes alive; capacity growth is 2A/09. */
+static void attach(void **state)
+{
+	struct err e = { 0 };
+	struct lu *absent = bed_lu(NULL, NULL);
+	struct scsi_lun both[2] = { { 0, lu }, { 1, absent } };
+
+	bed_map(both, 2);
+	bed_ready(n, 0);
+	bed_ready(n, 1);
+	assert_sense(RUN(n, 1, 0x00), 2, 0x04, 0x03);
+	assert_sense(RUN(n, 1, 0x25), 2, 0x04, 0x03);
+	assert_good(RUN(n, 1, 0x12, 0, 0, 0, 36));
+	assert_int_equal(lu_attach(absent, bed_ram(1 << 20), &e), 0);
+	bed_settle();
+	assert_sense(RUN(n, 1, 0x00), 6, 0x28, 0);
+	assert_int_equal(be32(RUN(n, 1, 0x25).data), 2047);
+	atomic_store(&lu_blk(absent)->bytes, 1 << 19); /* pretend: ram does not grow */
+	lu_capacity_changed(absent);
+	bed_settle();
+	assert_sense(RUN(n, 1, 0x00), 6, 0x2a, 0x09);
+	assert_int_equal(be32(RUN(n, 1, 0x25).data), 1023);
+	bed_map(both, 1);
+	bed_close(absent);
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+}
+
+/* Every row of the tables ended with GOOD somewhere above: a command that no test runs is not done. */
+static void every_row(void **state)
+{
+	for (const struct scsi_op *const *t = lu_disk.ops; *t; t++)
+		for (const struct scsi_op *op = *t; op->name; op++)
+			if (!good_seen[op->opcode][op->flags & SCSI_SA ? op->action : 0])
+				fail_msg("%s never ended with GOOD", op->name);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TX(f, s) cmocka_unit_test_setup_teardown(f, s, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { T(every_length), T(fua), T(errors), T(verify), T(write_verify),
+		T(compare_and_write), T(write_same), T(unmap), T(reports), T(report_all), T(mode_select),
+		T(soft_protect), T(reserve), TX(removable, setup_removable), TX(copying, setup_copying),
+		TX(read_only, setup_ro), T(attach), cmocka_unit_test(every_row) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
