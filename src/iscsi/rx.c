@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "base/copy.h"
 #include "base/crc32c.h"
 #include "iscsi/impl.h"
 
@@ -48,7 +49,7 @@ static void task_copy(struct iscsi_conn *c, struct iscsi_task *t, const uint8_t 
 	while (n) {
 		uint8_t *p;
 		uint32_t run = task_run(t, n, &p);
-		memcpy(p, from, run);
+		copy_cold(p, from, run);
 		t->seg_off += run;
 		from += run;
 		n -= run;

@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 
 #include "base/check.h"
+#include "base/copy.h"
 #include "block/blk.h"
 #include "block/driver/driver.h"
 
@@ -47,17 +48,6 @@ static const struct conf_field ram_fields[] = {
 		"Capacity in bytes.", NULL },
 	{ 0 },
 };
-
-/* 4 KiB to or from memory that is not in cache: the microcode's copy avoids reading what it overwrites. */
-static void copy_page(void *to, const void *from)
-{
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-	size_t n = PAGE_BYTES;
-	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-#else
-	memcpy(to, from, PAGE_BYTES);
-#endif
-}
 
 static void set_mark(struct ram *ram, uint64_t page)
 {
@@ -185,7 +175,7 @@ static int ram_patch(struct ram *ram, uint64_t page, size_t at, size_t len, stru
 
 		if (!old && !data)
 			break; /* zeros into a hole */
-		copy_page(fresh, old ? old : page_zero());
+		copy_cold(fresh, old ? old : page_zero(), PAGE_BYTES);
 		if (data)
 			cursor_read(&c, fresh + at, len);
 		else
@@ -218,7 +208,7 @@ static int ram_put_page(struct ram *ram, uint64_t page, bool may_take, struct cu
 		if (!fresh)
 			return -ENOMEM;
 		if (left >= PAGE_BYTES) {
-			copy_page(fresh, p);
+			copy_cold(fresh, p, PAGE_BYTES);
 			c->at += PAGE_BYTES;
 		} else {
 			cursor_read(c, fresh, PAGE_BYTES);
@@ -229,8 +219,28 @@ static int ram_put_page(struct ram *ram, uint64_t page, bool may_take, struct cu
 	return 0;
 }
 
-static void ram_write(struct ram *ram, struct blk_io *io)
+/* What is random to the reader is a miss for the cache in each of the entry, the count of its page and the data. */
+static uint32_t fetch_count(const struct ram *ram, uint64_t page)
 {
+	uint32_t n = atomic_load_explicit(&ram->entry[page], memory_order_relaxed);
+
+	__builtin_prefetch(&page_arena.refs[n], 1);
+	return n;
+}
+
+static void fetch_page(const struct ram *ram, uint64_t page)
+{
+	uint32_t n = fetch_count(ram, page);
+	const char *p = page_at(n);
+
+	for (int line = 0; n && line < FETCH_LINES; line++)
+		__builtin_prefetch(p + line * 64);
+}
+
+static void ram_write(struct task *t)
+{
+	struct blk_io *io = container_of(t, struct blk_io, task);
+	struct ram *ram = (struct ram *)(uintptr_t)io->scratch[0];
 	struct page_cache *pc = loop_pages(io->loop);
 	struct cursor c = { .iov = io->req.iov };
 	uint64_t off = io->req.off, end = off + io->req.len;
@@ -239,6 +249,8 @@ static void ram_write(struct ram *ram, struct blk_io *io)
 	while (off < end) {
 		size_t at = off & (PAGE_BYTES - 1), n = MIN(PAGE_BYTES - at, end - off);
 
+		if (off + AHEAD * PAGE_BYTES < end)
+			fetch_count(ram, off / PAGE_BYTES + AHEAD);
 		if (n == PAGE_BYTES)
 			r = ram_put_page(ram, off / PAGE_BYTES, io->req.flags & BLK_PAGES, &c, pc);
 		else
@@ -251,19 +263,6 @@ static void ram_write(struct ram *ram, struct blk_io *io)
 		blk_fail_at(io, r, off);
 	else
 		blk_done(io, 0);
-}
-
-/* What is random to the reader is a miss for the cache in each of the entry, the count of its page and the data. */
-static void fetch_page(const struct ram *ram, uint64_t page)
-{
-	uint32_t n = atomic_load_explicit(&ram->entry[page], memory_order_relaxed);
-	const char *p = page_at(n);
-
-	if (!n)
-		return;
-	__builtin_prefetch(&page_arena.refs[n], 1);
-	for (int line = 0; line < FETCH_LINES; line++)
-		__builtin_prefetch(p + line * 64);
 }
 
 static void ram_lend(struct task *t)
@@ -293,25 +292,30 @@ static void ram_lend(struct task *t)
 	blk_done(io, 0);
 }
 
-static void ram_lend_fetch(struct task *t)
+static void ram_fetch(struct task *t)
 {
 	struct blk_io *io = container_of(t, struct blk_io, task);
 	struct ram *ram = (struct ram *)(uintptr_t)io->scratch[0];
 	uint64_t page = io->req.off / PAGE_BYTES, end = (io->req.off + io->req.len - 1) / PAGE_BYTES + 1;
+	bool write = io->req.op == BLK_WRITE;
 
-	for (end = MIN(end, page + AHEAD); page < end; page++)
-		fetch_page(ram, page);
-	io->task.run = ram_lend;
+	for (end = MIN(end, page + AHEAD); page < end; page++) {
+		if (write)
+			fetch_count(ram, page);
+		else
+			fetch_page(ram, page);
+	}
+	io->task.run = write ? ram_write : ram_lend;
 	loop_defer(io->loop, t);
 }
 
 /* In three steps, each deferred: all commands of a turn take the first, then all take the second, so that their
  * cache misses overlap. */
-static void ram_lend_begin(struct ram *ram, struct blk_io *io)
+static void ram_begin(struct ram *ram, struct blk_io *io)
 {
-	__builtin_prefetch(&ram->entry[io->req.off / PAGE_BYTES]);
+	__builtin_prefetch(&ram->entry[io->req.off / PAGE_BYTES], 1);
 	io->scratch[0] = (uintptr_t)ram;
-	io->task.run = ram_lend_fetch;
+	io->task.run = ram_fetch;
 	loop_defer(io->loop, &io->task);
 }
 
@@ -322,7 +326,7 @@ static void ram_read(struct ram *ram, struct blk_io *io)
 	uint64_t off = io->req.off, end = off + io->req.len;
 
 	if (io->req.flags & BLK_LEND) {
-		ram_lend_begin(ram, io);
+		ram_begin(ram, io);
 		return;
 	}
 	while (off < end) {
@@ -441,7 +445,7 @@ static void ram_flush(struct ram *ram, struct blk_io *io)
 static void ram_submit(struct blk *b, struct blk_io *io)
 {
 	static void (*const exec[BLK_OPS])(struct ram *ram, struct blk_io *io) = {
-		[BLK_READ] = ram_read,     [BLK_WRITE] = ram_write, [BLK_FLUSH] = ram_flush,
+		[BLK_READ] = ram_read,     [BLK_WRITE] = ram_begin, [BLK_FLUSH] = ram_flush,
 		[BLK_DISCARD] = ram_drop, [BLK_ZERO] = ram_drop,   [BLK_MAP] = ram_map,
 	};
 
