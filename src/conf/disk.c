@@ -5,8 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/log.h"
+
+enum { PATIENCE_STEP_NS = 25000000, PATIENCE_STEPS = 60 };
 
 static const char *node_path(const struct conf_node *n)
 {
@@ -79,6 +82,19 @@ static int open_medium(struct disk *d, struct conf_volume *v, struct store *stor
 	return r;
 }
 
+/* At start: what a killed predecessor had open may be held for some moments more, while the kernel ends its I/O. */
+static int open_patiently(struct disk *d, struct conf_volume *v, struct store *store, struct blk **ret, struct err *e)
+{
+	const struct timespec pause = { .tv_nsec = PATIENCE_STEP_NS };
+	int r = open_medium(d, v, store, ret, e);
+
+	for (unsigned i = 0; r == -EBUSY && i < PATIENCE_STEPS; i++) {
+		nanosleep(&pause, NULL);
+		r = open_medium(d, v, store, ret, e);
+	}
+	return r;
+}
+
 static void not_ready(struct disk *d, const struct err *e)
 {
 	if (strcmp(d->why, e->text) == 0)
@@ -87,7 +103,7 @@ static void not_ready(struct disk *d, const struct err *e)
 	log_warn("disk not ready volume=%s reason=\"%s\"", d->name, d->why);
 }
 
-static int fill(struct disk *d, struct conf_volume *v, struct store *store, bool must, struct err *e)
+static int fill(struct disk *d, struct conf_volume *v, struct store *store, bool starting, struct err *e)
 {
 	struct blk *b = NULL;
 	struct err why = { 0 };
@@ -96,8 +112,8 @@ static int fill(struct disk *d, struct conf_volume *v, struct store *store, bool
 	d->identity = strdup(v->identity ? v->identity : v->name);
 	if (!d->name || !d->identity)
 		return err_set(e, -ENOMEM, "out of memory");
-	int r = open_medium(d, v, store, &b, &why);
-	if (r < 0 && must) {
+	int r = starting ? open_patiently(d, v, store, &b, &why) : open_medium(d, v, store, &b, &why);
+	if (r < 0 && starting && v->required) {
 		*e = why;
 		return r;
 	}
@@ -110,14 +126,14 @@ static int fill(struct disk *d, struct conf_volume *v, struct store *store, bool
 	return r;
 }
 
-int disk_open(struct disk **ret, struct conf_volume *v, struct store *store, bool must, struct err *e)
+int disk_open(struct disk **ret, struct conf_volume *v, struct store *store, bool starting, struct err *e)
 {
 	struct disk *d = calloc(1, sizeof(*d));
 
 	if (!d)
 		return err_set(e, -ENOMEM, "out of memory");
 	list_init(&d->node);
-	int r = fill(d, v, store, must, e);
+	int r = fill(d, v, store, starting, e);
 	if (r < 0) {
 		disk_free(d, store);
 		return r;

@@ -21,8 +21,8 @@ struct disk {
 	void *ctx;
 };
 
-/* must: failing to open the medium is an error; otherwise the logical unit is there but not ready. */
-int  disk_open(struct disk **ret, struct conf_volume *v, struct store *store, bool must, struct err *e);
+/* starting: failing to open a required medium is an error. Else the logical unit is there but not ready. */
+int  disk_open(struct disk **ret, struct conf_volume *v, struct store *store, bool starting, struct err *e);
 /* Not ready: tries again. Ready: looks whether the capacity changed. About once a second. */
 void disk_tick(struct disk *d, struct conf_volume *v, struct store *store);
 /* Retired and in no map: closes; gone(d) follows, then the caller calls disk_free(). */

@@ -450,7 +450,7 @@ static int disks_open(struct server *s, struct conf *c, struct list *fresh, stru
 		struct disk *d;
 		if (is_kept(s, &v[i]))
 			continue;
-		int r = disk_open(&d, &v[i], s->store, v[i].required && !s->started, e);
+		int r = disk_open(&d, &v[i], s->store, !s->started, e);
 		if (r < 0) {
 			snprintf(at, sizeof(at), "volumes/%.140s", v[i].name);
 			err_prefix(e, at);

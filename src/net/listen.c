@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -15,6 +16,7 @@
 #include "net/impl.h"
 
 enum { BACKLOG = 4096, ACCEPT_AGAIN_NS = 100000000, PORT_DEFAULT = 3260 };
+enum { BIND_STEP_NS = 25000000, BIND_LOOK = 4, BIND_STEPS = 80 };
 
 void addr_text(const union addr *a, char out[ADDR_TEXT])
 {
@@ -173,6 +175,28 @@ static int bind_error(const char *addr, const union addr *a, int code, struct er
 	return err_set(e, -code, "cannot listen at '%s': %s", addr, strerror(code));
 }
 
+/* The port of a process that was killed is held for some moments more, while the kernel ends its I/O: nobody holds it
+ * then, and it is worth waiting for. */
+static int bind_patiently(int fd, const union addr *a)
+{
+	const struct timespec pause = { .tv_nsec = BIND_STEP_NS };
+	uint16_t port = ntohs(a->sa.sa_family == AF_INET6 ? a->in6.sin6_port : a->in.sin_port);
+	char who[128] = "";
+
+	for (unsigned i = 0;; i++) {
+		if (bind(fd, &a->sa, addr_len(a)) == 0)
+			return 0;
+		if (errno != EADDRINUSE || i == BIND_STEPS)
+			return -1;
+		if (i == BIND_LOOK)
+			holder(port, who, sizeof(who));
+		errno = EADDRINUSE;
+		if (who[0])
+			return -1;
+		nanosleep(&pause, NULL);
+	}
+}
+
 static int open_listener(const char *addr, union addr *a, struct err *e)
 {
 	int one = 1, fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -183,7 +207,7 @@ static int open_listener(const char *addr, union addr *a, struct err *e)
 	if (a->sa.sa_family == AF_INET6) /* so that 0.0.0.0 and [::] of one port can be two portals */
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
 	socklen_t len = sizeof(a->ss);
-	if (bind(fd, &a->sa, addr_len(a)) < 0 || listen(fd, BACKLOG) < 0 || getsockname(fd, &a->sa, &len) < 0) {
+	if (bind_patiently(fd, a) < 0 || listen(fd, BACKLOG) < 0 || getsockname(fd, &a->sa, &len) < 0) {
 		int r = bind_error(addr, a, errno, e);
 		close(fd);
 		return r;
