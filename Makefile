@@ -69,5 +69,5 @@ install: all
 	DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
 
 clean:
-	rm -rf build build-test build-asan build-tsan build-clang build-fuzz build-faults
+	rm -rf build build-test build-asan build-tsan build-clang build-fuzz build-faults build-bench
 distclean: clean
