@@ -165,7 +165,7 @@ static json_t *sorted(json_t **list, unsigned n)
 {
 	json_t *out = json_array();
 
-	qsort(list, n, sizeof(*list), by_id);
+	qsort(list, n, sizeof(json_t *), by_id);
 	for (unsigned i = 0; i < n; i++)
 		json_array_append_new(out, list[i]);
 	return out;
@@ -174,7 +174,7 @@ static json_t *sorted(json_t **list, unsigned n)
 static void have_sessions(void *ctx, const struct net_session_info *s, unsigned n)
 {
 	struct request *r = ctx;
-	json_t **list = calloc(n + 1, sizeof(*list));
+	json_t **list = calloc(n + 1, sizeof(json_t *));
 
 	if (!list) {
 		request_fail(r, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");

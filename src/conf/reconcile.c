@@ -104,7 +104,7 @@ static void map_release(struct map *m)
 
 static bool map_equal(const struct map *a, const struct map *b)
 {
-	return a->n == b->n && (a->n == 0 || (memcmp(a->disk, b->disk, a->n * sizeof(*a->disk)) == 0 &&
+	return a->n == b->n && (a->n == 0 || (memcmp(a->disk, b->disk, a->n * sizeof(struct disk *)) == 0 &&
 		memcmp(a->lun, b->lun, a->n * sizeof(*a->lun)) == 0));
 }
 
@@ -113,7 +113,7 @@ static void map_of(struct server *s, const struct conf_target *t, struct map *m)
 	const struct conf_lun *l = t ? t->luns.items : NULL;
 	unsigned n = t ? t->luns.n : 0;
 
-	m->disk = calloc(n + 1, sizeof(*m->disk));
+	m->disk = calloc(n + 1, sizeof(struct disk *));
 	m->lun = calloc(n + 1, sizeof(*m->lun));
 	CHECK(m->disk && m->lun);
 	for (unsigned i = 0; i < n; i++) {
