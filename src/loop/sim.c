@@ -70,6 +70,8 @@ void sim_free(struct sim *s)
 		sim_sock_free(s->fd[i].sock);
 		sim_disk_free(s->fd[i].disk);
 	}
+	for (size_t i = 0; i < s->nheap; i++)
+		sim_flight_discard(&s->heap[i]);
 	free(s->heap);
 	free(s);
 	sim = NULL;

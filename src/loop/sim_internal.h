@@ -54,6 +54,7 @@ void sim_op_end(struct op *op, int res);
 void sim_sock_submit(struct op *op);
 void sim_sock_cancel(struct op *op);
 void sim_sock_free(struct sim_sock *s);
+void sim_flight_discard(const struct sim_event *e); /* the world ends before it arrives */
 void sim_disk_submit(struct op *op);
 void sim_disk_free(struct sim_disk *d);
 

@@ -213,6 +213,12 @@ static void arrive(void *ctx)
 	free(f);
 }
 
+void sim_flight_discard(const struct sim_event *e)
+{
+	if (e->fire == arrive)
+		free(e->ctx);
+}
+
 static void flight_send(struct sim_sock *to, struct flight *f)
 {
 	uint64_t at = sim->now_ns + sim->net.latency_ns + sim_random(sim->net.jitter_ns + 1);
