@@ -153,7 +153,7 @@ class Server:
     """One lunetted. Options are its command line; --listen, --state and --loop are added here."""
 
     def __init__(self, *args, flavour="release", loop=None, host="127.0.0.1", port=None, binary=None,
-                 listen=True, state=None, wrap=(), env=None, wait=True, target=None):
+                 listen=True, state=None, wrap=(), env=None, wait=True, target=None, config=None):
         self.flavour, self.host = flavour, host
         self.port = port or free_port()
         self.dir = tempfile.mkdtemp(prefix="lunette-test-")
@@ -164,7 +164,7 @@ class Server:
         cmd = [*wrap, self.binary]
         if listen:
             cmd += ["--listen", f"{host}:{self.port}"]
-        cmd += ["--state", self.state, "--target", self.iqn]
+        cmd += ["--state", self.state] + (["--config", config] if config else ["--target", self.iqn])
         if loop:
             cmd += ["--loop", loop]
         self.cmd = cmd + [str(a) for a in args]
