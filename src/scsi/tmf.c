@@ -58,7 +58,7 @@ static bool has_tasks(const struct lu_loop *ll, const struct scsi_nexus *n)
 /* Marks; other nexuses that lose commands to CLEAR TASK SET hear of it (SAM-5 5.14, TAS = 0). */
 static void mark(struct lu_loop *ll, const struct scsi_tmf *t)
 {
-	bool everybody = t->kind != SCSI_ABORT_TASK && t->kind != SCSI_ABORT_TASK_SET;
+	bool everybody = t->kind == SCSI_CLEAR_TASK_SET || t->kind == SCSI_LU_RESET || t->kind == SCSI_TARGET_RESET;
 	struct scsi_cmd *c, *tmp;
 
 	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
@@ -116,7 +116,10 @@ static void reset_aborted(void *ctx)
 {
 	struct scsi_tmf *t = ctx;
 
-	lu_job_start(&t->job, t->ll->lu, t->nexus->loop, run_reset, reset_done);
+	if (t->kind == SCSI_I_T_NEXUS_RESET)
+		target_reset_next(t); /* the unit itself is not reset */
+	else
+		lu_job_start(&t->job, t->ll->lu, t->nexus->loop, run_reset, reset_done);
 }
 
 static void reset_lu(struct scsi_tmf *t)
@@ -147,14 +150,11 @@ static void target_reset_next(struct scsi_tmf *t)
 
 /* --- the functions --- */
 
+/* Like ABORT TASK SET at every unit; SAM-5 7.6. */
 static void nexus_reset(struct scsi_tmf *t)
 {
 	struct scsi_nexus *n = t->nexus;
-	struct scsi_cmd *c, *tmp;
 
-	/* Like ABORT TASK SET at every unit; the caller drops the session afterwards. */
-	list_for_each_safe(c, tmp, &n->cmds, in_nexus)
-		scsi_abort(c);
 	for (unsigned i = 0; i < n->nlun; i++)
 		if (n->itl[i].ll)
 			ua_add(&n->itl[i], UA_NEXUS_LOSS);

@@ -324,13 +324,16 @@ static inline void bed_free(struct answer *a)
 static inline struct answer bed_run(struct scsi_nexus *n, unsigned lun, const void *cdb, size_t cdb_len,
 	const void *out, uint32_t out_len, uint32_t room_in)
 {
-	static struct answer a;
+	static uint8_t *last;
+	struct answer a;
 
+	free(last); /* what an answer read is good until the next command */
 	bed_start_cmd(bed_cmd(&a, n, lun, cdb, cdb_len, room_in, out_len), out);
 	bed_until(&a.done);
 	bed_settle();
 	assert_int_equal(a.done, 1);
 	bed_free(&a);
+	last = a.data;
 	return a;
 }
 

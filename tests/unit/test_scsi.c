@@ -98,7 +98,6 @@ static void read_write(void **state)
 		assert_good(a);
 		assert_int_equal(a.len, sizes[i] * 512);
 		assert_memory_equal(a.data, want, a.len);
-		free(a.data);
 	}
 	free(buf);
 	free(want);
