@@ -127,12 +127,26 @@ void blk_fail_at(struct blk_io *io, int status, uint64_t off)
 	blk_done(io, status);
 }
 
+/* Field by field: a wide load over fields that were just stored one by one waits until all stores before them have
+ * reached the cache, among them a page of write data. */
+static void copy_req(struct blk_req *to, const volatile struct blk_req *from)
+{
+	to->op = from->op;
+	to->niov = from->niov;
+	to->off = from->off;
+	to->len = from->len;
+	to->iov = from->iov;
+	to->flags = from->flags;
+	to->nmap = from->nmap;
+	to->map = from->map;
+}
+
 uint64_t *blk_push(struct blk_io *io, blk_done_fn *done, void *ctx)
 {
 	struct blk_frame *f = &io->frame[io->depth++];
 
 	CHECK(io->depth <= BLK_DEPTH_MAX);
-	f->req = io->req;
+	copy_req(&f->req, &io->req);
 	f->done = done;
 	f->ctx = ctx;
 	f->loop = io->loop;

@@ -57,10 +57,10 @@ struct blk_extent { uint64_t off, len; enum blk_extent_kind kind; };
  *       number used, at least 1; may stop short of off+len. */
 struct blk_req {
 	enum blk_op   op;
-	uint32_t      flags;
+	int           niov;
 	uint64_t      off, len;           /* bytes, multiples of blk->block_bytes; FLUSH: 0, 0 */
 	struct iovec *iov;
-	int           niov;
+	uint32_t      flags;              /* not beside op: one load of both would wait for both stores */
 	int           nmap;
 	struct blk_extent *map;
 };
