@@ -31,6 +31,8 @@ static bool would_wait(int res)
 int io_nowait(struct op *op)
 {
 	ssize_t n;
+	if (op->flags & (OP_DIRECT | OP_MAY_HANG))
+		return -EAGAIN;
 	if (op->kind == OP_READV)
 		n = preadv2(op->fd, op->iov, vectors(op), (off_t)op->off, RWF_NOWAIT);
 	else if (op->kind == OP_WRITEV && !(op->flags & OP_DSYNC))

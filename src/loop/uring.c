@@ -232,7 +232,8 @@ static void queue(struct ur *ur, struct op *op)
 /* What has no entry of its own, or would block submission. */
 static bool for_worker(const struct op *op)
 {
-	return op->kind >= ARRAY_LEN(prep) || !prep[op->kind];
+	return op->kind >= ARRAY_LEN(prep) || !prep[op->kind] ||
+		(op->kind <= OP_FSYNC && op->flags & OP_MAY_HANG);
 }
 
 static void ur_submit(struct loop *l, struct op *op)
@@ -241,7 +242,7 @@ static void ur_submit(struct loop *l, struct op *op)
 	if (for_worker(op)) {
 		op->state = POOLED;
 		work_submit(op);
-	} else if (op->kind == OP_READV || (op->kind == OP_WRITEV && !(op->flags & OP_DSYNC))) {
+	} else if ((op->kind == OP_READV || op->kind == OP_WRITEV) && !(op->flags & (OP_DSYNC | OP_DIRECT))) {
 		op->state = TRYING;
 		ops_put(&ur->tries, op);
 	} else {

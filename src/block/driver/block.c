@@ -130,7 +130,6 @@ static int block_geometry(struct blk *b, int fd, struct err *e)
 
 static int block_begin(struct blk *b, int fd, const struct block_conf *c, struct err *e)
 {
-	struct file *f = b->priv;
 	struct stat st;
 	int r;
 
@@ -148,7 +147,7 @@ static int block_begin(struct blk *b, int fd, const struct block_conf *c, struct
 	if (r < 0)
 		return r;
 	if (c->direct)
-		f->mem_align = b->block_bytes;
+		fileio_direct(b, b->block_bytes);
 	block_limits(b, st.st_rdev);
 	return 0;
 }

@@ -175,7 +175,8 @@ static int direct_align(struct blk *b, const struct file_conf *c, struct err *e)
 {
 	struct file *f = b->priv;
 
-	f->mem_align = b->block_bytes = 512;
+	b->block_bytes = 512;
+	fileio_direct(b, 512);
 #ifdef STATX_DIOALIGN
 	struct statx sx;
 
@@ -183,7 +184,7 @@ static int direct_align(struct blk *b, const struct file_conf *c, struct err *e)
 		if (!sx.stx_dio_offset_align || sx.stx_dio_offset_align > PAGE_BYTES)
 			return open_error(e, -EINVAL, c->path);
 		b->block_bytes = MAX(sx.stx_dio_offset_align, 512u);
-		f->mem_align = MAX(sx.stx_dio_mem_align, 512u);
+		fileio_direct(b, MAX(sx.stx_dio_mem_align, 512u));
 	}
 #endif
 	return 0;

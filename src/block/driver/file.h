@@ -16,6 +16,7 @@ enum {
 /* priv of both drivers. The atomics are the only things that change after open. */
 struct file {
 	int              fd;
+	uint32_t         op_flags;   /* OP_DIRECT, OP_MAY_HANG */
 	uint32_t         mem_align;  /* bytes; memory of direct I/O, 1 when buffered */
 	_Atomic uint64_t limit;      /* bytes that the medium has now; below blk.bytes after it was cut short */
 	atomic_bool      lost;       /* an fsync failed: nothing is durable until the file is opened again */
@@ -25,6 +26,8 @@ struct file {
 
 /* Control thread. fd is taken over; fills caps for what the medium can. */
 void fileio_init(struct blk *b, int fd);
+/* The descriptor is O_DIRECT and wants memory aligned so. */
+void fileio_direct(struct blk *b, uint32_t align);
 void fileio_submit(struct blk *b, struct blk_io *io);
 void fileio_close(struct blk *b);
 /* The size of the medium is now `bytes`: capacity grows with it, and never shrinks. -ENXIO: cut short. */

@@ -31,7 +31,7 @@ static void start(struct blk *b, struct blk_io *io, enum op_kind kind, op_fn *do
 	struct file *f = b->priv;
 
 	io->op.kind = kind;
-	io->op.flags = 0;
+	io->op.flags = f->op_flags;
 	io->op.fd = f->fd;
 	io->op.done = done;
 	io->op.ctx = b;
@@ -133,7 +133,7 @@ static void rw_start(struct blk *b, struct blk_io *io)
 		op->niov = MIN(io->req.niov - (int)i, (int)FILE_IOV_MAX);
 	}
 	op->kind = io->req.op == BLK_READ ? OP_READV : OP_WRITEV;
-	op->flags = io->req.op == BLK_WRITE && (io->req.flags & BLK_FUA) ? OP_DSYNC : 0;
+	op->flags = f->op_flags | (io->req.op == BLK_WRITE && (io->req.flags & BLK_FUA) ? OP_DSYNC : 0);
 	op->fd = f->fd;
 	op->off = io->req.off + io->scratch[0];
 	op->done = rw_done;
@@ -460,12 +460,24 @@ void fileio_submit(struct blk *b, struct blk_io *io)
 	exec[io->req.op](b, io);
 }
 
+/* Whether the file system can start a read without waiting for anything. */
+static bool may_hang(int fd)
+{
+	char *p = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+	struct iovec v = { p, PAGE_BYTES };
+	bool hangs = !p || (preadv2(fd, &v, 1, 0, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP);
+
+	free(p);
+	return hangs;
+}
+
 void fileio_init(struct blk *b, int fd)
 {
 	struct file *f = b->priv;
 
 	f->fd = fd;
 	f->mem_align = 1;
+	f->op_flags = may_hang(fd) ? OP_MAY_HANG : 0;
 	for (int i = 0; i < FILE_ZERO_PAGES; i++)
 		f->zeros[i] = (struct iovec){ page_zero(), PAGE_BYTES };
 	b->caps |= BLK_CAN_LEND;
@@ -483,6 +495,14 @@ int fileio_size(struct blk *b, uint64_t bytes)
 		return -ENXIO;
 	atomic_store_explicit(&b->bytes, bytes, memory_order_relaxed);
 	return 0;
+}
+
+void fileio_direct(struct blk *b, uint32_t align)
+{
+	struct file *f = b->priv;
+
+	f->mem_align = align;
+	f->op_flags |= OP_DIRECT;
 }
 
 void fileio_close(struct blk *b)
