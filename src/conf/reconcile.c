@@ -668,6 +668,10 @@ static void drained(void *ctx, unsigned forced)
 
 void server_stop(struct server *s, uint64_t deadline_ns, void (*done)(void *ctx, unsigned forced), void *ctx)
 {
+	struct portal *p;
+
+	list_for_each(p, &s->portals, node)
+		p->net = NULL; /* net_drain() ends them */
 	s->stopping = true;
 	s->announce = false;
 	s->stopped = done;
@@ -717,6 +721,8 @@ void server_each_portal(struct server *s, void (*fn)(void *ctx, const struct ser
 	struct portal *p;
 
 	list_for_each(p, &s->portals, node) {
+		if (!p->net)
+			continue;
 		struct server_portal sp = { net_portal_name(p->net), p->group };
 		fn(ctx, &sp);
 	}

@@ -337,33 +337,37 @@ static int information(const struct flags *f)
 	return 0;
 }
 
+static int serve(struct daemon *d)
+{
+	struct err e = { 0 };
+	struct conf c;
+
+	if (d->flags.verbose)
+		log_set_level(LOG_LEVEL_DEBUG);
+	if (flags_load(&d->flags, &c, &e) < 0) {
+		say_start(d, &e);
+		return EXIT_FAILURE;
+	}
+	if (!d->flags.check)
+		return run(d, &c);
+	conf_free(&conf_root_type, &c);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct daemon d = { 0 };
 	struct err e = { 0 };
-	struct conf c;
 	int r = flags_parse(&d.flags, argc, argv, &e);
 
 	if (r < 0) {
 		say(&e);
-		return r == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
+		d.status = r == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
+	} else if (d.flags.help || d.flags.version || d.flags.schema) {
+		d.status = information(&d.flags);
+	} else {
+		d.status = serve(&d);
 	}
-	if (d.flags.help || d.flags.version || d.flags.schema) {
-		information(&d.flags);
-		flags_free(&d.flags);
-		return 0;
-	}
-	if (d.flags.verbose)
-		log_set_level(LOG_LEVEL_DEBUG);
-	r = flags_load(&d.flags, &c, &e);
-	if (r < 0) {
-		say_start(&d, &e);
-		return EXIT_FAILURE;
-	}
-	if (d.flags.check)
-		conf_free(&conf_root_type, &c);
-	else
-		d.status = run(&d, &c);
 	flags_free(&d.flags);
 	return d.status;
 }
