@@ -25,6 +25,7 @@ struct sim_sock {
 	size_t   flying;             /* bytes on the way here */
 	uint64_t last_arrival_ns;    /* order is kept */
 	bool     eof, reset, silent, fin_sent;
+	bool     dead;               /* its process is gone: what it still sends reaches nobody */
 	struct list backlog, node;   /* of a listener; place in it */
 };
 
@@ -250,7 +251,7 @@ static int transmit(struct sim_sock *s, struct op *op)
 	if (s->state != SOCK_OPEN || s->reset || s->fin_sent)
 		return s->reset && sim_chance(50) ? -ECONNRESET : -EPIPE;
 	size_t n = some_of(MIN(window_left(s), iov_bytes(op)));
-	for (size_t at = 0, part; at < n; at += part) {
+	for (size_t at = 0, part; at < n && !s->dead; at += part) {
 		part = 1 + sim_random(sim->net.segment_bytes);
 		part = MIN(part, n - at);
 		struct flight *f = flight_new(part);
@@ -406,8 +407,10 @@ void sim_kill_listener(int fd)
 	struct sim_sock *l = sim_sock_of(fd);
 	for (unsigned i = 0; i < sim->nfd; i++) {
 		struct sim_sock *s = sim->fd[i].sock;
-		if (s && s->listener == l && s->state == SOCK_OPEN)
-			sim_cut(s->fd, SIM_RESET);
+		if (!s || s->listener != l || s->state != SOCK_OPEN)
+			continue;
+		s->dead = true;
+		sim_cut(s->fd, SIM_RESET);
 	}
 	sock_close(l);
 }
