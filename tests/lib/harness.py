@@ -4,7 +4,7 @@ ports, stopped by pid, and searched for sanitizer reports.
 
 A test program prints one line a case: `ok NAME`, `FAIL NAME (reason)` or `SKIP NAME (reason)`; tests/run counts
 them. Nothing here needs more than Python's standard library."""
-import glob, os, select, shutil, signal, socket, subprocess, sys, tempfile, time
+import glob, os, re, select, shutil, signal, socket, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FLAVOURS = {  # name: (folder, compiler, meson options)
@@ -144,9 +144,11 @@ def sanitizer_reports(logbase):
             text = fh.read()
         first = next((l for l in text.splitlines() if "ERROR" in l or "WARNING" in l or "runtime error" in l), "")
         if first:
-            frames = [l.strip() for l in text.splitlines() if l.strip().startswith("#")][:3]
-            found.append(" ".join([first.strip()] + frames))
-    return found
+            frames = [re.sub(r"0x[0-9a-f]+ (in )?| \(\S*\+0x\S*.*", "", l.strip()).replace(ROOT + "/", "")
+                      for l in text.splitlines() if re.match(r"\s+#\d", l)]
+            own = [f for f in frames if "/src/" in f or "/tests/" in f][:4] or frames[:3]
+            found.append(" ".join([re.sub(r"^=*\d*=*|\(pid=\d+\)", "", first.strip())] + own))
+    return sorted(set(found))[:4]
 
 
 class Server:

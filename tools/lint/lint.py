@@ -238,11 +238,11 @@ def check_python(root):
     return bad
 
 
-TIDY = ("-*,bugprone-assignment-in-if-condition,bugprone-branch-clone,bugprone-infinite-loop,"
-        "bugprone-macro-repeated-side-effects,bugprone-misplaced-widening-cast,bugprone-not-null-terminated-result,"
-        "bugprone-redundant-branch-condition,bugprone-sizeof-expression,bugprone-suspicious-*,bugprone-terminating-continue,"
+TIDY = ("-*,bugprone-assignment-in-if-condition,bugprone-infinite-loop,"
+        "bugprone-macro-repeated-side-effects,bugprone-not-null-terminated-result,"
+        "bugprone-redundant-branch-condition,bugprone-suspicious-*,bugprone-terminating-continue,"
         "bugprone-too-small-loop-variable,bugprone-undefined-memory-manipulation,bugprone-unused-return-value,"
-        "-bugprone-suspicious-include,misc-definitions-in-headers,misc-misplaced-const,misc-redundant-expression,"
+        "-bugprone-suspicious-include,-bugprone-suspicious-string-compare,misc-definitions-in-headers,misc-misplaced-const,misc-redundant-expression,"
         "performance-no-int-to-ptr,-performance-no-int-to-ptr")
 
 
@@ -266,7 +266,7 @@ def check_clang_tidy(root):
         text, _ = p.communicate()
         if p.returncode == 124:
             out.append("clang-tidy: time limit of 240 s")
-        out += [l.replace(root + os.sep, "") for l in text.splitlines() if re.search(r": (error|warning): ", l)]
+        out += [re.sub(r"^\S*\.\./", "", l.replace(root + os.sep, "")) for l in text.splitlines() if re.search(r": (error|warning): ", l)]
     return sorted(set(out))
 
 
