@@ -25,6 +25,7 @@ class Daemon:
         self.dir = tempfile.mkdtemp(prefix="lunette-daemon-")
         self.state = state or self.dir + "/state"
         self.sock = self.dir + "/control.sock"
+        args = (*args, "--loop", os.environ["LUNETTE_LOOP"]) if "LUNETTE_LOOP" in os.environ else args
         self.args, self.env, self.wrap = [str(a) for a in args], dict(os.environ, **(env or {})), wrap
         self.start()
 
