@@ -273,6 +273,7 @@ static void run_all(const struct loop_backend *backend)
 			close_subject();
 			assert_int_equal(page_used_bytes(), used);
 		}
+		work_fini(); /* first: a worker may still be about to wake the loop */
 		loop_free(loop);
 	}
 }
@@ -317,7 +318,6 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	work_fini();
 	page_arena_fini();
 	free(model);
 	free(buf);

@@ -144,6 +144,7 @@ static void check(const struct loop_backend *backend)
 	blk_close(hangs);
 	blk_close(file);
 	blk_close(ram);
+	work_fini(); /* first: a worker may still be about to wake the loop */
 	loop_free(loop);
 	unmount_slow();
 }
@@ -171,7 +172,6 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	work_fini();
 	page_arena_fini();
 	free(slow);
 	return 0;
