@@ -135,6 +135,8 @@ static void advance(struct iscsi_task *t)
 		return;
 	}
 	if (t->got >= want) {
+		if (t->r2t_n)
+			return; /* 11.7.1: its end comes with the F bit, in an empty PDU perhaps */
 		if (t->cmd.room_in && !charge(t, MIN(t->cmd.room_in, (uint32_t)LIM_TRANSFER), true))
 			return;
 		t->state = TASK_EXEC;
@@ -435,6 +437,8 @@ void data_out_end(struct iscsi_conn *c, bool ok)
 		return;
 	if (c->bhs[BHS_FLAGS] & FLAG_FINAL && !t->dead) {
 		if (be32(c->bhs + BHS_TTT) == ISCSI_NO_TAG) {
+			if (t->got + c->rx_len != t->unsol_end)
+				poison(t, 0x0c, 0x0d); /* 4.2.5.2: all of FirstBurstLength, or all of the data */
 			t->unsol = false;
 		} else {
 			struct iscsi_r2t *r = &t->r2t[t->r2t_head];

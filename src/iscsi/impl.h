@@ -158,6 +158,7 @@ struct iscsi_conn {
 	struct iscsi_text     text_out;
 	uint32_t              text_sent;
 	bool                  text_wait;  /* the host was asked for targets */
+	bool                  text_final; /* F of its last request */
 	bool                  deaf;       /* nothing more is read: about to close */
 	bool                  login_wait; /* the host has not answered yet */
 

@@ -110,6 +110,30 @@ static bool abort_held(struct iscsi_conn *c, uint32_t itt)
 	return true;
 }
 
+/* 11.6.1 b: the command to be aborted did not arrive, but its CmdSN, which the initiator has used up, is due: it counts
+ * as received. A place in the order is kept for it by a request that does nothing. */
+static bool abort_missing(struct iscsi_conn *c, const uint8_t *h)
+{
+	struct iscsi_session *s = c->session;
+	uint32_t sn = be32(h + TMF_REF_CMD_SN);
+
+	if (session_find(s, be32(h + TMF_REF_TAG)) || !sn_lt(sn, be32(h + BHS_CMD_SN)))
+		return false;
+	enum sn_verdict v = session_sn(s, false, sn);
+	if (v != SN_HOLD)
+		return v == SN_NOW;
+	struct held *k = calloc(1, sizeof(*k));
+	if (!k)
+		return false;
+	k->cmd_sn = sn;
+	k->conn = c;
+	k->bhs[BHS_OPCODE] = ISCSI_NOP_OUT | OP_IMMEDIATE;
+	put_be32(k->bhs + BHS_ITT, ISCSI_NO_TAG);
+	if (session_hold(s, k) < 0)
+		free(k); /* another command came with that number */
+	return true;
+}
+
 static void tmf_request(struct req *r)
 {
 	struct iscsi_conn *c = r->c;
@@ -121,7 +145,7 @@ static void tmf_request(struct req *r)
 		tmf_answer(c, itt, TMF_RSP_NO_REASSIGN);
 	} else if (!row || !row->known || c->session->params.protocol_level < row->level || !c->session->nexus) {
 		tmf_answer(c, itt, TMF_RSP_NOT_SUPPORTED);
-	} else if (row->kind == SCSI_ABORT_TASK && abort_held(c, ref)) {
+	} else if (row->kind == SCSI_ABORT_TASK && (abort_held(c, ref) || abort_missing(c, r->h))) {
 		tmf_answer(c, itt, TMF_RSP_COMPLETE);
 	} else {
 		struct tmf *t = c->ntmf < TMF_MAX ? calloc(1, sizeof(*t)) : NULL;
@@ -154,7 +178,8 @@ static void text_reset(struct iscsi_conn *c)
 	c->text_itt = ISCSI_NO_TAG;
 }
 
-/* The next piece of the answer; C when more follows, then the initiator asks again with our tag. */
+/* The next piece of the answer; C when more follows, then the initiator asks again with our tag. F only when it is
+ * the last and the initiator wants no more either (11.11.1). */
 static void text_answer(struct iscsi_conn *c, bool more_to_come)
 {
 	uint32_t left = c->text_out.len - c->text_sent, n = MIN(left, c->params.max_xmit_segment);
@@ -162,8 +187,8 @@ static void text_answer(struct iscsi_conn *c, bool more_to_come)
 
 	if (!k)
 		return;
-	bool last = n == left && !more_to_come;
-	k->bhs[BHS_FLAGS] = last ? FLAG_FINAL : more_to_come ? 0 : FLAG_CONTINUE;
+	bool rest = n < left || more_to_come, last = !rest && c->text_final;
+	k->bhs[BHS_FLAGS] = last ? FLAG_FINAL : n < left ? FLAG_CONTINUE : 0;
 	put_be32(k->bhs + BHS_ITT, c->text_itt);
 	put_be32(k->bhs + BHS_TTT, last ? ISCSI_NO_TAG : c->text_ttt);
 	if (n) {
@@ -178,6 +203,8 @@ static void text_answer(struct iscsi_conn *c, bool more_to_come)
 	}
 	if (last)
 		text_reset(c);
+	else if (!rest)
+		c->text.len = c->text_out.len = c->text_sent = 0;
 }
 
 static void text_complete(struct req *r)
@@ -215,6 +242,12 @@ static void text_request(struct req *r)
 		tx_reject(c, REJECT_IN_PROGRESS, r->h);
 		return;
 	}
+	if ((r->h[BHS_FLAGS] & FLAG_FINAL) && (r->h[BHS_FLAGS] & FLAG_CONTINUE)) {
+		text_reset(c);
+		tx_reject(c, REJECT_PROTOCOL, r->h); /* 11.10.2 */
+		return;
+	}
+	c->text_final = r->h[BHS_FLAGS] & FLAG_FINAL;
 	if (ttt == ISCSI_NO_TAG && itt != c->text_itt) {
 		text_reset(c); /* 11.10.4: a new negotiation ends the one before */
 		c->text_itt = itt;

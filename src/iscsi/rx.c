@@ -69,7 +69,8 @@ static bool rx_header(struct iscsi_conn *c)
 	if (avail < ISCSI_BHS)
 		return false;
 	if (c->state == CONN_LOGIN && (h[BHS_OPCODE] & OP_MASK) != ISCSI_LOGIN_REQ) {
-		conn_close(c, "a PDU that is no login request before the end of login"); /* 6.3; no need to see all of it */
+		memcpy(c->bhs, h, ISCSI_BHS);
+		conn_login_rx(c, NULL, 0); /* 6.3: ends it, with a word if login began; no need to see all of the PDU */
 		return true;
 	}
 	uint32_t ahs = h[BHS_AHS_LEN] * 4u;

@@ -137,7 +137,7 @@ static void emit_ctl(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_ctl
 static uint8_t residual(const struct iscsi_task *t, uint32_t *ret)
 {
 	const struct scsi_cmd *m = &t->cmd;
-	bool in = t->flags & CMD_READ && !(t->flags & CMD_WRITE);
+	bool in = !(t->flags & CMD_WRITE) && (t->flags & CMD_READ || m->want_in);
 	uint64_t want = in ? m->want_in : m->want_out;
 	uint32_t moved = in ? m->in_len : (uint32_t)MIN((uint64_t)t->edtl, m->want_out);
 
