@@ -142,8 +142,6 @@ static uint8_t residual(const struct iscsi_task *t, uint32_t *ret)
 	uint32_t moved = in ? m->in_len : (uint32_t)MIN((uint64_t)t->edtl, m->want_out);
 
 	*ret = 0;
-	if (!(t->flags & (CMD_READ | CMD_WRITE)))
-		return 0;
 	if (want > t->edtl) {
 		*ret = (uint32_t)MIN(want - t->edtl, (uint64_t)UINT32_MAX);
 		return RSP_OVERFLOW;
