@@ -13,7 +13,7 @@ FLAVOURS = {  # name: (folder, compiler, meson options)
                                      "-Db_lundef=false", "-Dwerror=true"]),
     "tsan": ("build-tsan", "clang", ["--buildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false",
                                      "-Dwerror=true"]),
-    "fuzz": ("build-fuzz", "clang", ["--buildtype=debugoptimized", "-Db_sanitize=address,undefined",
+    "fuzz": ("build-fuzz", "clang", ["--buildtype=debugoptimized", "-Dfuzz=true", "-Db_sanitize=address,undefined",
                                      "-Db_lundef=false"]),
 }
 
