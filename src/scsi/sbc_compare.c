@@ -128,7 +128,7 @@ static void caw_write(struct scsi_cmd *c);
 /* Everything was read and equal. */
 static void equal(struct scsi_cmd *c)
 {
-	if (c->freeze) {
+	if (c->op->exec == sbc_caw && !c->must_abort) {
 		caw_write(c);
 		return;
 	}
@@ -267,7 +267,10 @@ int64_t sbc_write_verify_prepare(struct scsi_cmd *c)
 static void written(struct scsi_cmd *c)
 {
 	c->scratch[BYTCHK] = bytchk(c);
-	look(c);
+	if (c->must_abort)
+		scsi_end(c);
+	else
+		look(c);
 }
 
 void sbc_write_verify(struct scsi_cmd *c)
