@@ -11,9 +11,12 @@
 #include "model.h"
 #include "server.h"
 
-enum { RX_BYTES = 16384, RETRY_NS = 50000000, NOP_NS = 2000000000 };
-enum kind { READ, WRITE, FLUSH, ZERO, KINDS };
-enum { KEY_MEDIUM = 3, KEY_HARDWARE = 4, KEY_UNIT_ATTENTION = 6, KEY_DATA_PROTECT = 7, KEY_ABORTED = 11 };
+enum { RX_BYTES = 16384, RETRY_NS = 50000000 };
+#define NOP_NS     (2 * SIM_S)
+#define RESET_WAIT (5 * SIM_S) /* for commands that somebody's LUN reset may have aborted without a word */
+enum kind { READ, WRITE, FLUSH, ZERO, UNMAP, SWAP, KINDS };
+enum { KEY_MEDIUM = 3, KEY_HARDWARE = 4, KEY_UNIT_ATTENTION = 6, KEY_DATA_PROTECT = 7, KEY_ABORTED = 11,
+	KEY_MISCOMPARE = 14 };
 enum { GOOD = 0, CHECK_CONDITION = 2, BUSY = 8, TASK_SET_FULL = 0x28 };
 
 struct cmd {
@@ -22,7 +25,8 @@ struct cmd {
 	enum kind kind;
 	bool      busy, fua;
 	unsigned  lba, n;
-	uint64_t  id, began;
+	uint64_t  id, began, sent_ns;
+	uint64_t  compare;     /* SWAP: the content that it expects */
 	uint8_t  *data;
 };
 
@@ -50,7 +54,11 @@ struct client {
 	struct cmd cmd[DEPTH_MAX];
 	struct lost *lost;
 	unsigned nlost, lost_room;
+	uint64_t seen[SERVER_BLOCKS]; /* what a read found there last */
+	bool     tmf_busy, tmf_resets;
 };
+
+static uint64_t reset_ns; /* when the last LUN reset of any client ended */
 
 unsigned client_sessions, client_commands;
 
@@ -102,8 +110,39 @@ static void make_zero(struct cmd *k)
 	k->ini.out_len = BLOCK;
 }
 
+static void make_unmap(struct cmd *k)
+{
+	k->ini.cdb[0] = 0x42;
+	k->ini.cdb[8] = 24;
+	k->id = model_write(k->lba, k->n, true);
+	memset(k->data, 0, 24);
+	put_be16(k->data, 22);
+	put_be16(k->data + 2, 16);
+	put_be64(k->data + 8, k->lba);
+	put_be32(k->data + 16, k->n);
+	k->ini.out = k->data;
+	k->ini.out_len = 24;
+}
+
+/* COMPARE AND WRITE of one block. */
+static void make_swap(struct cmd *k)
+{
+	k->n = 1;
+	k->fua = sim_chance(25);
+	put_rw16(k, 0x89);
+	put_be32(k->ini.cdb + 10, 0);
+	k->ini.cdb[13] = 1;
+	k->compare = k->client->seen[k->lba];
+	k->id = model_write(k->lba, 1, false);
+	model_fill(k->compare, k->lba, 1, k->data);
+	model_fill(k->id, k->lba, 1, k->data + BLOCK);
+	k->ini.out = k->data;
+	k->ini.out_len = 2 * BLOCK;
+}
+
 static void (*const make[KINDS])(struct cmd *k) = {
 	[READ] = make_read, [WRITE] = make_write, [FLUSH] = make_flush, [ZERO] = make_zero,
+	[UNMAP] = make_unmap, [SWAP] = make_swap,
 };
 
 static enum kind choose(const struct client *c)
@@ -111,7 +150,7 @@ static enum kind choose(const struct client *c)
 	unsigned at = (unsigned)sim_random(100);
 	if (c->checking)
 		return READ;
-	return at < 40 ? READ : at < 80 ? WRITE : at < 92 ? FLUSH : ZERO;
+	return at < 35 ? READ : at < 72 ? WRITE : at < 82 ? FLUSH : at < 87 ? ZERO : at < 90 ? UNMAP : SWAP;
 }
 
 static void choose_range(struct client *c, struct cmd *k)
@@ -142,6 +181,7 @@ static void send_cmd(struct client *c, struct cmd *k)
 	choose_range(c, k);
 	make[k->kind](k);
 	k->ini.attr = 1;
+	k->sent_ns = sim_now_ns();
 	k->busy = true;
 	c->inflight++;
 	c->left -= !c->checking;
@@ -179,7 +219,7 @@ static void lost_settle(struct client *c)
 
 static bool is_write(const struct cmd *k)
 {
-	return k->kind == WRITE || k->kind == ZERO;
+	return k->kind != READ && k->kind != FLUSH;
 }
 
 static void cmd_good(struct client *c, struct cmd *k)
@@ -191,9 +231,16 @@ static void cmd_good(struct client *c, struct cmd *k)
 			k->ini.resid);
 	if (k->kind == READ && !model_read(k->began, k->lba, k->n, k->data, why, sizeof(why)))
 		test_fail("%s: wrong data: %s", c->name, why);
+	if (k->kind == READ)
+		for (unsigned i = 0; i < k->n; i++)
+			memcpy(&c->seen[k->lba + i], k->data + i * BLOCK, sizeof(uint64_t));
 	if (k->kind == FLUSH)
 		model_flushed(k->began);
-	if (is_write(k))
+	if (k->kind == SWAP && !model_compared(k->id, k->lba, k->compare, why, sizeof(why)))
+		test_fail("%s: COMPARE AND WRITE is not atomic: %s", c->name, why);
+	if (k->kind == UNMAP) /* advice: the target may leave some of it as it was */
+		model_write_end(k->id, k->lba, k->n, WRITE_MAYBE);
+	else if (is_write(k))
 		model_write_end(k->id, k->lba, k->n, k->fua || !c->conf.wce ? WRITE_DURABLE : WRITE_DONE);
 }
 
@@ -207,8 +254,9 @@ static unsigned sense_key(const struct cmd *k)
 /* Whether the target says that it did not even begin. */
 static bool refused(const struct cmd *k)
 {
+	unsigned key = sense_key(k);
 	return k->ini.status == BUSY || k->ini.status == TASK_SET_FULL ||
-		(k->ini.status == CHECK_CONDITION && sense_key(k) == KEY_UNIT_ATTENTION);
+		(k->ini.status == CHECK_CONDITION && (key == KEY_UNIT_ATTENTION || key == KEY_MISCOMPARE));
 }
 
 static void cmd_failed(struct client *c, struct cmd *k)
@@ -238,7 +286,9 @@ static void cmd_end(struct client *c, struct cmd *k)
 	c->inflight--;
 	sim_note(k->ini.status ^ (uint64_t)k->lba << 16 ^ (uint64_t)(uint32_t)k->ini.error << 32);
 	if (k->ini.error) {
-		if (is_write(k)) {
+		if (is_write(k) && k->ini.error == -ECANCELED) {
+			model_write_end(k->id, k->lba, k->n, WRITE_MAYBE); /* the target says that it is over */
+		} else if (is_write(k)) {
 			model_write_end(k->id, k->lba, k->n, WRITE_LOST);
 			lost_add(c, k);
 		}
@@ -248,7 +298,8 @@ static void cmd_end(struct client *c, struct cmd *k)
 	} else if (refused(k)) {
 		if (is_write(k))
 			model_write_end(k->id, k->lba, k->n, WRITE_NEVER);
-		again(c, k);
+		if (sense_key(k) != KEY_MISCOMPARE || k->kind != SWAP)
+			again(c, k);
 	} else {
 		cmd_failed(c, k);
 		if (c->checking)
@@ -286,6 +337,7 @@ static void event(struct client *c, const struct iscsi_ini_event *ev)
 {
 	switch (ev->kind) {
 	case INI_EV_LOGGED_IN:
+		c->tmf_busy = false;
 		c->sessions++;
 		client_sessions++;
 		lost_settle(c);
@@ -303,10 +355,14 @@ static void event(struct client *c, const struct iscsi_ini_event *ev)
 	case INI_EV_LOGOUT:
 		iscsi_ini_lost(c->ini, "logged out");
 		break;
+	case INI_EV_TMF:
+		c->tmf_busy = false;
+		if (c->tmf_resets)
+			reset_ns = sim_now_ns();
+		break;
 	case INI_EV_ASYNC:
 	case INI_EV_NONE:
 	case INI_EV_TARGETS:
-	case INI_EV_TMF:
 	case INI_EV_NOP:
 		break;
 	}
@@ -366,12 +422,37 @@ static void tick(struct timer *t)
 	pump(container_of(t, struct client, tick));
 }
 
+static void abort_some(struct client *c)
+{
+	struct cmd *k = &c->cmd[sim_random(c->conf.depth)];
+	enum iscsi_tmf fn = !sim_random(3) ? TMF_LU_RESET : sim_chance(50) ? TMF_ABORT_TASK_SET : TMF_ABORT_TASK;
+	if (c->tmf_busy || (fn == TMF_ABORT_TASK && !k->busy))
+		return;
+	c->tmf_resets = fn == TMF_LU_RESET;
+	c->tmf_busy = !iscsi_ini_tmf(c->ini, fn, 0, fn == TMF_ABORT_TASK ? &k->ini : NULL, NULL);
+}
+
+/* Another's reset aborts our commands and the target says nothing (TAS is 0): as initiators do, start anew. */
+static bool timed_out(const struct client *c)
+{
+	if (!reset_ns || sim_now_ns() < reset_ns + RESET_WAIT)
+		return false;
+	for (unsigned i = 0; i < c->conf.depth; i++)
+		if (c->cmd[i].busy && c->cmd[i].sent_ns <= reset_ns)
+			return true;
+	return false;
+}
+
 static void work(struct client *c)
 {
 	if (!iscsi_ini_ready(c->ini) || c->leaving)
 		return;
 	send_cmds(c);
-	if (!more(c) && !c->inflight) {
+	if (!c->checking && c->inflight && sim_random(1000) < c->conf.aborts_permille)
+		abort_some(c);
+	if (timed_out(c))
+		iscsi_ini_lost(c->ini, "a reset took its commands");
+	if (!more(c) && !c->inflight && !c->tmf_busy) {
 		c->leaving = true;
 		iscsi_ini_logout(c->ini, 0);
 	}

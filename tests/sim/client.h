@@ -12,6 +12,7 @@ enum { CLIENTS_MAX = 4, DEPTH_MAX = 16 };
 struct client_conf {
 	unsigned number, ops, depth;
 	unsigned blocks_max;      /* of one command */
+	unsigned aborts_permille; /* of the moments at which it could abort something */
 	bool     wce;             /* as the server's */
 	bool     errors;          /* medium errors and full disks are to be expected */
 	struct iscsi_offer offer;

@@ -22,6 +22,8 @@ struct block {
 	uint64_t *base;        /* contents that it may have had before all versions */
 	unsigned nbase;
 	uint64_t base_stale;
+	uint64_t *found;       /* contents that a COMPARE AND WRITE has replaced, since the last power cut */
+	unsigned nfound;
 };
 
 static struct {
@@ -48,6 +50,7 @@ void model_fini(void)
 	for (unsigned i = 0; i < m.nblocks; i++) {
 		free(m.block[i].v);
 		free(m.block[i].base);
+		free(m.block[i].found);
 	}
 	free(m.block);
 }
@@ -273,6 +276,36 @@ bool model_read(uint64_t began, unsigned lba, unsigned n, const void *data, char
 	return true;
 }
 
+static bool found_before(const struct block *b, uint64_t content)
+{
+	for (unsigned i = 0; i < b->nfound; i++)
+		if (b->found[i] == content)
+			return true;
+	return false;
+}
+
+bool model_compared(uint64_t id, unsigned lba, uint64_t content, char *ret_why, size_t room)
+{
+	struct block *b = &m.block[lba];
+	struct version *own = find(b, id);
+	model_moment();
+	if (!own)
+		return true; /* a power cut came in between */
+	if (content && found_before(b, content)) {
+		snprintf(ret_why, room, "block %u: two COMPARE AND WRITE found write %llu", lba,
+			(unsigned long long)content);
+		return false;
+	}
+	if (!block_may_be(b, content, own->began)) {
+		explain(b, own->began, lba, content, ret_why, room);
+		return false;
+	}
+	b->found = realloc(b->found, (b->nfound + 1) * sizeof(*b->found));
+	CHECK(b->found);
+	b->found[b->nfound++] = content;
+	return true;
+}
+
 /* --- durability --- */
 
 void model_flushed(uint64_t began)
@@ -305,6 +338,7 @@ static void block_cut(struct block *b)
 	b->nbase = n;
 	b->n = 0;
 	b->base_stale = UINT64_MAX;
+	b->nfound = 0;
 }
 
 void model_crash(bool power)

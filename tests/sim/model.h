@@ -32,6 +32,9 @@ void model_settle(uint64_t id, unsigned lba, unsigned n);
 void model_fill(uint64_t id, unsigned lba, unsigned n, void *data);
 /* A read that began at that moment ended now with this data. False: the reason is in *ret_why. */
 bool model_read(uint64_t began, unsigned lba, unsigned n, const void *data, char *ret_why, size_t room);
+/* A COMPARE AND WRITE of one block (write `id`, about to end well) found this content. The same content is found by
+ * one only, since each then replaces it. */
+bool model_compared(uint64_t id, unsigned lba, uint64_t content, char *ret_why, size_t room);
 /* A flush that began at that moment ended well. */
 void model_flushed(uint64_t began);
 /* The server died. power: and the cache with it. */

@@ -116,8 +116,12 @@ static void open_disk(void)
 	struct err e = { 0 };
 	struct blk *b;
 	struct simfile_conf c = { (uint64_t)s.disk, SERVER_DISK_BYTES };
+	uint64_t ram_bytes = SERVER_DISK_BYTES; /* the RAM disk's configuration */
 	struct lu_conf lc = { .bs = 512, .wce = s.conf.wce };
-	must(blk_open(&b, &simfile, &c, NULL, &e), &e);
+	if (s.conf.ram)
+		must(blk_open(&b, blk_find("ram"), &ram_bytes, NULL, &e), &e);
+	else
+		must(blk_open(&b, &simfile, &c, NULL, &e), &e);
 	store.control = s.control;
 	must(lu_open(&s.lu, &lu_disk, "disk", &lc, b, &store, &e), &e);
 }

@@ -10,7 +10,7 @@ enum { SERVER_PORT = 3260, SERVER_BLOCKS = 512, SERVER_DISK_BYTES = SERVER_BLOCK
 
 struct server_conf {
 	unsigned loops;
-	bool     wce;
+	bool     wce, ram; /* ram: a RAM disk; it does not survive */
 	struct iscsi_offer offer;
 };
 

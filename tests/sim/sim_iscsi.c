@@ -24,6 +24,7 @@
 struct plan {
 	unsigned clients, kills, cuts, disk_events;
 	bool power, errors, hangs;
+	unsigned aborts_permille;
 	struct server_conf server;
 };
 
@@ -74,11 +75,13 @@ static void draw_plan(void)
 	plan.server.loops = 1 + (unsigned)sim_random(3);
 	plan.server.wce = sim_chance(75);
 	plan.clients = 1 + (unsigned)sim_random(CLIENTS_MAX);
-	plan.kills = (unsigned)sim_random(4);
+	plan.server.ram = sim_chance(20);
+	plan.kills = plan.server.ram ? 0 : (unsigned)sim_random(4);
+	plan.aborts_permille = ONE_OF(0, 0, 5, 50);
 	plan.cuts = (unsigned)sim_random(8);
 	plan.power = sim_chance(60);
-	plan.errors = sim_chance(25);
-	plan.hangs = sim_chance(20);
+	plan.errors = sim_chance(25) && !plan.server.ram;
+	plan.hangs = sim_chance(20) && !plan.server.ram;
 	plan.disk_events = plan.errors || plan.hangs ? 1 + (unsigned)sim_random(4) : 0;
 }
 
@@ -201,7 +204,7 @@ static void new_clients(void)
 	for (unsigned i = 0; i < plan.clients; i++) {
 		struct client_conf c = { .number = i, .ops = 20 + (unsigned)sim_random(300),
 			.depth = 1 + (unsigned)sim_random(DEPTH_MAX), .blocks_max = ONE_OF(8, 64, 256),
-			.wce = plan.server.wce, .errors = plan.errors };
+			.aborts_permille = plan.aborts_permille, .wce = plan.server.wce, .errors = plan.errors };
 		struct iscsi_ini_conf ic;
 		iscsi_ini_conf_defaults(&ic);
 		c.offer = ic.offer;
@@ -213,13 +216,14 @@ static void new_clients(void)
 /* After the last power cut everything is read once more by one client. */
 static void final_check(void)
 {
-	restart = true;
-	restart_power = plan.power;
-	model_crash(restart_power);
-	disk = server_kill(restart_power);
-	plan.errors = plan.hangs = false;
-	heal(NULL);
-	server_start(&plan.server, disk);
+	if (!plan.server.ram) {
+		restart_power = plan.power || plan.errors;
+		model_crash(restart_power);
+		disk = server_kill(restart_power);
+		plan.errors = plan.hangs = false;
+		heal(NULL);
+		server_start(&plan.server, disk);
+	}
 	client_check_all(client[0]);
 	run_clients();
 }
