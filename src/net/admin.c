@@ -199,7 +199,7 @@ enum {
 };
 
 static struct drain {
-	bool         on, told;
+	bool         told;
 	unsigned     phase, forced;
 	uint64_t     deadline_ns;
 	struct timer timer;
@@ -275,7 +275,7 @@ static void drain_tell(void)
 
 void drain_check(void)
 {
-	if (drain.on && !net.live && !sessions_left())
+	if (net.stopping && !net.live && !sessions_left())
 		drain_tell();
 }
 
@@ -301,7 +301,6 @@ static void drain_step(struct timer *t)
 static void run_drain(struct task *t)
 {
 	net.stopping = true;
-	drain.on = true;
 	portal_stop_all();
 	drain.timer.fire = drain_step;
 	round_start(net.home, ask_leg, nothing, NULL);
