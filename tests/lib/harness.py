@@ -4,7 +4,7 @@ ports, stopped by pid, and searched for sanitizer reports.
 
 A test program prints one line a case: `ok NAME`, `FAIL NAME (reason)` or `SKIP NAME (reason)`; tests/run counts
 them. Nothing here needs more than Python's standard library."""
-import glob, os, re, select, shutil, signal, socket, subprocess, sys, tempfile, time
+import glob, os, re, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FLAVOURS = {  # name: (folder, compiler, meson options)
@@ -94,6 +94,26 @@ def run(cmd, timeout, env=None, **kw):
         os.killpg(p.pid, signal.SIGKILL)
         out, _ = p.communicate()
         return subprocess.CompletedProcess(cmd, 124, out + "\ntime limit")
+
+
+def stream(cmd, timeout, env, on_line, **kw):
+    """Like run(), with on_line(text) for each line as it comes."""
+    p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         env=dict(os.environ, **env), start_new_session=True, text=True, errors="replace", **kw)
+    over = threading.Event()
+
+    def stop():
+        over.set()
+        os.killpg(p.pid, signal.SIGKILL)
+
+    timer, lines = threading.Timer(timeout, stop), []
+    timer.start()
+    for l in p.stdout:
+        lines.append(l)
+        on_line(l.rstrip("\n"))
+    rc = p.wait()
+    timer.cancel()
+    return subprocess.CompletedProcess(cmd, 124 if over.is_set() else rc, "".join(lines))
 
 
 def tail(text, n=3):
