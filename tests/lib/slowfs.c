@@ -4,7 +4,8 @@
  *   slowfs MS DIRECTORY
  *
  * Mounts itself there and stays in the foreground. Each request is answered after MS milliseconds; with 0 not
- * before SIGUSR1 arrives, which releases all that hang and all that follow. SIGTERM unmounts. */
+ * before SIGUSR1 arrives, which releases all that hang and all that follow. From SIGUSR2 on asking for the size
+ * hangs too. SIGTERM unmounts. */
 #define FUSE_USE_VERSION 31
 #include <errno.h>
 #include <fuse3/fuse.h>
@@ -17,11 +18,16 @@
 enum { DISK_BYTES = 64 << 20, POLL_MS = 5 };
 
 static long delay_ms;
-static volatile sig_atomic_t released;
+static volatile sig_atomic_t released, sizes_hang;
 
 static void on_release(int sig)
 {
 	released = 1;
+}
+
+static void on_sizes(int sig)
+{
+	sizes_hang = 1;
 }
 
 static void sleep_ms(long ms)
@@ -50,6 +56,8 @@ static int slow_getattr(const char *path, struct stat *st, struct fuse_file_info
 	}
 	if (strcmp(path, "/disk") != 0)
 		return -ENOENT;
+	if (sizes_hang)
+		hang();
 	st->st_mode = S_IFREG | 0600;
 	st->st_nlink = 1;
 	st->st_size = DISK_BYTES;
@@ -61,6 +69,13 @@ static int slow_readdir(const char *path, void *buf, fuse_fill_dir_t add, off_t 
 {
 	add(buf, "disk", NULL, 0, 0);
 	return 0;
+}
+
+/* No attribute is remembered by the kernel. */
+static void *slow_init(struct fuse_conn_info *conn, struct fuse_config *cfg)
+{
+	cfg->attr_timeout = 0;
+	return NULL;
 }
 
 /* Past the page cache, so that every request comes here. */
@@ -93,6 +108,7 @@ static int slow_fsync(const char *path, int data, struct fuse_file_info *fi)
 }
 
 static const struct fuse_operations ops = {
+	.init = slow_init,
 	.getattr = slow_getattr,
 	.readdir = slow_readdir,
 	.open = slow_open,
@@ -111,5 +127,6 @@ int main(int argc, char **argv)
 
 	delay_ms = strtol(argv[1], NULL, 10);
 	signal(SIGUSR1, on_release);
+	signal(SIGUSR2, on_sizes);
 	return fuse_main(3, args, &ops, NULL);
 }

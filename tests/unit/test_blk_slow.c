@@ -116,6 +116,31 @@ static void end_slow(void)
 	}
 }
 
+/* Polls the size from the loop, as the control thread does. */
+static struct {
+	struct task task;
+	struct blk *b;
+	int result, polls;
+} poll;
+
+static void poll_run(struct task *t)
+{
+	poll.result = poll.b->ops->poll_size(poll.b);
+	poll.polls++;
+}
+
+static int poll_size(struct blk *b)
+{
+	int before = poll.polls;
+
+	poll.b = b;
+	poll.task.run = poll_run;
+	loop_defer(loop, &poll.task);
+	while (poll.polls == before)
+		loop_turn(loop, 0);
+	return poll.result;
+}
+
 static void check(const struct loop_backend *backend)
 {
 	char options[400];
@@ -135,22 +160,28 @@ static void check(const struct loop_backend *backend)
 	snprintf(options, sizeof(options), "path=%s/fast,size=16MiB", dir);
 	assert_int_equal(bt_open(&file, "file", options, NULL), 0);
 	assert_int_equal(bt_open(&ram, "ram", "size=16MiB", NULL), 0);
+	kill(server, SIGUSR2);
 	start_slow(hangs);
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(poll_size(hangs), 0);
 	work_beside(ram);
 	work_beside(file);
 	for (int i = 0; i < SLOW; i++)
 		assert_false(slow[i].done);
 	end_slow();
+	assert_int_equal(poll_size(hangs), 0);
 	blk_close(hangs);
 	blk_close(file);
 	blk_close(ram);
 	work_fini(); /* first: a worker may still be about to wake the loop */
+	loop_turn(loop, 0); /* the last question for a size is answered */
 	loop_free(loop);
 	unmount_slow();
 }
 
 /* Proves that with a hundred requests hanging in one file, reads, writes, FUA, flushes, discards and maps of another
- * file and of a RAM disk on the same loop all end, and that the hanging ones end when the file answers. */
+ * file and of a RAM disk on the same loop all end, that asking for the size of the hanging file returns at once, and that
+ * the hanging ones end when the file answers. */
 static void test_slow_on_uring(void **state)
 {
 	check(&loop_uring);

@@ -241,6 +241,8 @@ static int file_poll_size(struct blk *b)
 	struct file *f = b->priv;
 	struct stat st;
 
+	if ((f->op_flags & OP_MAY_HANG) && loop_current())
+		return filepoll_size(b);
 	if (fstat(f->fd, &st) < 0)
 		return -errno;
 	return fileio_size(b, (uint64_t)st.st_size);

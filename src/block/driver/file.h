@@ -21,6 +21,8 @@ struct file {
 	_Atomic uint64_t limit;      /* bytes that the medium has now; below blk.bytes after it was cut short */
 	atomic_bool      lost;       /* an fsync failed: nothing is durable until the file is opened again */
 	atomic_bool      no_punch, no_zero; /* the medium said that it cannot */
+	struct file_poll *poll;      /* control thread: the question for the size that is under way */
+	int              poll_status;
 	struct iovec     zeros[FILE_ZERO_PAGES];
 };
 
@@ -32,6 +34,11 @@ void fileio_submit(struct blk *b, struct blk_io *io);
 void fileio_close(struct blk *b);
 /* The size of the medium is now `bytes`: capacity grows with it, and never shrinks. -ENXIO: cut short. */
 int  fileio_size(struct blk *b, uint64_t bytes);
+
+/* filepoll.c: poll_size() for a file system that may hang; from a loop's turn. The answer is the one to the poll
+ * before. */
+int  filepoll_size(struct blk *b);
+void filepoll_close(struct file *f);
 
 /* Open file description locks on the bytes that QEMU uses: who writes excludes every other writer and resizer,
  * who reads excludes writers. Held until the descriptor is closed; work within one process too. */

@@ -509,5 +509,6 @@ void fileio_close(struct blk *b)
 {
 	struct file *f = b->priv;
 
+	filepoll_close(f);
 	close(f->fd); /* drops the locks */
 }
