@@ -25,7 +25,7 @@ class Report:
         self.prefix, self.failed, self.passed, self.skipped = prefix, 0, 0, 0
 
     def _line(self, word, name, reason):
-        reason = " ".join(str(reason).split())[:300]
+        reason = " ".join(str(reason).split())[:600]
         print(f"{word} {self.prefix}{name}" + (f" ({reason})" if reason else ""), flush=True)
 
     def ok(self, name, note=""):
@@ -260,14 +260,14 @@ class Server:
 
     def finish(self):
         """Stops, removes the folder; returns what was wrong (exit status, sanitizer reports) or ''."""
-        bad = []
+        bad, found = [], self.reports() if not self.alive() else []
         if not self.alive():
             bad.append(f"server had ended with {self.proc.returncode}: {self.log_tail()}")
         else:
             rc = self.stop()
             if rc != 0:
                 bad.append(f"server ended with {rc}: {self.log_tail()}")
-        bad += self.reports()
+        bad = (found or self.reports()) + bad
         shutil.rmtree(self.dir, ignore_errors=True)
         return "; ".join(bad)
 
