@@ -33,11 +33,14 @@ struct iscsi_conn *iscsi_conn_new(struct iscsi_pool *pool, const struct iscsi_ho
 	return c;
 }
 
-/* A task that SCSI still works on ends by itself, without a word. */
+/* A task that SCSI still works on ends by itself, without a word. None of them goes on when the memory of another
+ * comes back. */
 static void detach_tasks(struct iscsi_conn *c)
 {
 	struct iscsi_task *t, *tmp;
 
+	list_for_each(t, &c->tasks, node)
+		list_del(&t->starved);
 	list_for_each_safe(t, tmp, &c->tasks, node) {
 		bool busy = t->state != TASK_HELD && !t->finished && !t->dead;
 		if (!busy) {
@@ -52,7 +55,6 @@ static void detach_tasks(struct iscsi_conn *c)
 			c->session->nimmediate--;
 		t->counted = t->immediate = false;
 		list_del(&t->node);
-		list_del(&t->starved);
 		t->conn = NULL;
 	}
 }
@@ -135,13 +137,13 @@ static void login_send(struct iscsi_conn *c, enum ctl_after after)
 	memcpy(k->bhs, bhs, ISCSI_BHS);
 	k->after = after;
 	if (len) {
-		k->data = malloc(len);
-		if (!k->data) {
+		uint8_t *p = malloc(len);
+		if (!p) {
 			conn_close(c, "out of memory");
 			return;
 		}
-		memcpy(k->data, data, len);
-		k->len = len;
+		memcpy(p, data, len);
+		tx_ctl_data(c, k, p, len);
 	}
 	if (after == AFTER_CLOSE) {
 		c->why = iscsi_login_why(c->login);
@@ -247,7 +249,7 @@ bool iscsi_conn_idle(const struct iscsi_conn *c)
 	list_for_each(t, &c->tasks, node)
 		if (t->state == TASK_EXEC || t->state == TASK_RESPOND)
 			return false;
-	return list_empty(&c->ctlq) && list_empty(&c->dataq) && (!c->txb || !c->txb->left);
+	return !c->ntmf && list_empty(&c->ctlq) && list_empty(&c->dataq) && (!c->txb || !c->txb->left);
 }
 
 bool iscsi_tx_pending(const struct iscsi_conn *c)

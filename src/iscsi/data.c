@@ -71,23 +71,27 @@ static void send_r2t(struct iscsi_task *t)
 
 /* --- memory --- */
 
-/* Takes n bytes of the budget. False: the task waits, and is called again by data_feed_starved(). Nothing is
- * refused to a task when no other holds anything, so that everything ends. */
+/* Room for n bytes in all. may_wait false: takes them of the budget even if there are none left. Else false: the
+ * task waits, and is called again by data_feed_starved(). Nothing is refused to a task when no other was granted
+ * anything, so that everything ends: those that wait hold what came unasked, and may hold all there is. */
 static bool charge(struct iscsi_task *t, uint32_t n, bool may_wait)
 {
 	struct iscsi_pool *p = t->pool;
+	uint32_t more = n > t->charged ? n - t->charged : 0;
 
-	if (n <= t->charged)
-		return true;
-	n -= t->charged;
-	if (may_wait && p->used && (p->used + n > p->budget || (!list_empty(&p->starved) && list_empty(&t->starved)))) {
+	if (may_wait && more && p->granted > t->granted &&
+	    (p->used + more > p->budget || (!list_empty(&p->starved) && list_empty(&t->starved)))) {
 		if (list_empty(&t->starved))
 			list_add_tail(&p->starved, &t->starved);
 		return false;
 	}
-	list_del(&t->starved);
-	t->charged += n;
-	p->used += n;
+	t->charged += more;
+	p->used += more;
+	if (may_wait) {
+		list_del(&t->starved);
+		p->granted += t->charged - t->granted;
+		t->granted = t->charged;
+	}
 	return true;
 }
 
@@ -198,7 +202,8 @@ void data_task_continue(struct iscsi_task *t)
 	advance(t);
 }
 
-/* The additional header segments (11.2.2): an extended CDB, a bidirectional read length. */
+/* The additional header segments (11.2.2): an extended CDB. No command here moves data both ways, so there is none
+ * for the length of a bidirectional read to say something of. */
 static bool parse_ahs(struct iscsi_task *t, const uint8_t *p, uint32_t len)
 {
 	while (len >= 4) {
@@ -210,8 +215,6 @@ static bool parse_ahs(struct iscsi_task *t, const uint8_t *p, uint32_t len)
 				return false;
 			memcpy(t->cmd.cdb + 16, p + 4, n - 1);
 			t->cmd.cdb_len = (uint16_t)(16 + n - 1);
-		} else if (p[2] == 2 && n >= 5) {
-			t->cmd.room_in = be32(p + 4);
 		}
 		p += all;
 		len -= all;
@@ -241,6 +244,7 @@ static struct iscsi_task *make_task(struct iscsi_conn *c, const uint8_t *ahs, ui
 	m->cdb_len = 16;
 	m->done = task_done;
 	m->room_out = t->flags & CMD_WRITE ? t->edtl : 0;
+	m->send_only = !c->data_digest;
 	m->room_in = t->flags & CMD_READ && !(t->flags & CMD_WRITE) ? t->edtl : 0;
 	memcpy(m->lun, h + BHS_LUN, 8);
 	memcpy(m->cdb, h + CMD_CDB, 16);

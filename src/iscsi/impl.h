@@ -26,6 +26,8 @@ enum {
 	TX_HDR = 16 << 10,        /* header bytes of one batch */
 	TX_PDU_BYTES = 256 << 10, /* longest data segment that we send */
 	TX_CTL_MAX = 256,         /* control PDUs waiting: beyond, reading stops (a peer that asks but does not read) */
+	TX_CTL_BYTES = 1 << 20,   /* the same for the data of these (NOP-In, Text) */
+	HELD_BYTES = 1 << 20,     /* data of requests that wait for their turn; SCSI data apart, which has its budget */
 	IMMEDIATE_MAX = 32,       /* immediate commands of a session in progress; 4.2.2.1 wants two at least */
 	TMF_MAX = 32,             /* task management functions of a session in progress */
 	ITT_BUCKETS = 64,
@@ -45,6 +47,7 @@ struct iscsi_pool {
 	/* Data in flight: what tasks hold or will hold in pages. Beyond the budget reads do not start and R2Ts are not
 	 * sent; data that may come unasked is bounded by the windows. */
 	uint64_t     budget, used;
+	uint64_t     granted;     /* of used: by tasks that wait for nothing but their initiator and the medium */
 	struct list  starved;     /* tasks that wait for it, oldest first */
 	unsigned     tasks_live, conns_live;
 };
@@ -68,6 +71,7 @@ struct iscsi_task {
 	struct iscsi_task    *hash_next;
 	struct list           starved;   /* in pool->starved, or by itself */
 	uint32_t              charged;   /* bytes of the pool's budget */
+	uint32_t              granted;   /* of these, see the pool */
 	enum task_state       state;
 	bool                  hashed, immediate, counted;
 	bool                  finished;  /* scsi's done() ran; waits for sequences to drain */
@@ -147,6 +151,7 @@ struct iscsi_conn {
 	/* transmit */
 	struct list           ctlq, dataq;
 	unsigned              nctl;
+	size_t                ctl_bytes;  /* their data */
 	struct iscsi_txb     *txb;
 
 	struct list           tasks, tmfs;
@@ -193,6 +198,7 @@ struct iscsi_session {
 	unsigned            inflight;     /* ordered commands between begin and response */
 	unsigned            nimmediate;   /* immediate ones, between arrival and end */
 	unsigned            nconns, nheld;
+	size_t              held_bytes;
 	uint32_t            next_ttt;
 	struct list         held;         /* by CmdSN */
 	struct iscsi_session_stats stats;
@@ -217,6 +223,7 @@ struct iscsi_task *session_find(struct iscsi_session *s, uint32_t itt);
 void session_hash(struct iscsi_session *s, struct iscsi_task *t);
 void session_unhash(struct iscsi_session *s, struct iscsi_task *t);
 int  session_hold(struct iscsi_session *s, struct held *h);
+void session_unhold(struct iscsi_session *s, struct held *h);
 void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c);
 
 /* rx.c */
@@ -241,6 +248,8 @@ void data_feed_starved(struct iscsi_pool *p);     /* memory came back */
 /* Queued ahead of data, or (tx_ctl_last) behind every answer that waits. NULL: out of memory, connection closed. */
 struct iscsi_ctl *tx_ctl(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn sn);
 struct iscsi_ctl *tx_ctl_last(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn sn);
+/* Gives it its data segment: malloc'ed, which k then owns, or k->small. */
+void tx_ctl_data(struct iscsi_conn *c, struct iscsi_ctl *k, uint8_t *data, uint32_t len);
 struct iscsi_ctl *tx_reject(struct iscsi_conn *c, uint8_t reason, const uint8_t *bhs);
 void tx_respond(struct iscsi_task *t);
 void tx_fini(struct iscsi_conn *c);

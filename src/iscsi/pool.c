@@ -95,7 +95,7 @@ struct iscsi_task *task_get(struct iscsi_conn *c)
 	t->seg_off = 0;
 	t->tx_off = t->data_sn = t->burst_left = 0;
 	list_add_tail(&c->tasks, &t->node);
-	t->charged = 0;
+	t->charged = t->granted = 0;
 	list_init(&t->starved);
 	list_init(&t->tx.node);
 	t->tx.ctl = false;
@@ -121,7 +121,8 @@ void task_put(struct iscsi_task *t)
 	list_add_head(&t->pool->tasks, &t->node);
 	list_del(&t->starved);
 	t->pool->used -= t->charged;
-	t->charged = 0;
+	t->pool->granted -= t->granted;
+	t->charged = t->granted = 0;
 	if (!list_empty(&t->pool->starved))
 		data_feed_starved(t->pool);
 }

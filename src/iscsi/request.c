@@ -28,11 +28,12 @@ static void nop_out(struct req *r)
 	memcpy(k->bhs + BHS_LUN, r->h + BHS_LUN, 8);
 	memcpy(k->bhs + BHS_ITT, r->h + BHS_ITT, 4);
 	put_be32(k->bhs + BHS_TTT, ISCSI_NO_TAG);
-	if (r->len) {
-		k->data = r->data;
-		k->len = MIN(r->len, c->params.max_xmit_segment);
-		r->data = NULL;
-	}
+	if (!r->len)
+		return;
+	uint32_t n = MIN(r->len, c->params.max_xmit_segment);
+	uint8_t *less = n < r->len ? realloc(r->data, n) : NULL;
+	tx_ctl_data(c, k, less ? less : r->data, n);
+	r->data = NULL;
 }
 
 /* --- task management, 11.5 and RFC 7144 --- */
@@ -99,7 +100,8 @@ static const struct tmf_row { uint8_t known, level; enum scsi_tmf_kind kind; } t
 	[TMF_QUERY_ASYNC] = { 1, 2, SCSI_QUERY_ASYNC_EVENT },
 };
 
-/* A command that still waits for its turn in CmdSN order never reached SCSI. */
+/* A command that still waits for its turn in CmdSN order never reached SCSI; it keeps its place in that order. Data
+ * that is still on its way finds it no more. */
 static bool abort_held(struct iscsi_conn *c, uint32_t itt)
 {
 	struct iscsi_task *t = session_find(c->session, itt);
@@ -107,6 +109,7 @@ static bool abort_held(struct iscsi_conn *c, uint32_t itt)
 	if (!t || t->state != TASK_HELD)
 		return false;
 	t->dead = true;
+	session_unhash(c->session, t);
 	return true;
 }
 
@@ -192,13 +195,13 @@ static void text_answer(struct iscsi_conn *c, bool more_to_come)
 	put_be32(k->bhs + BHS_ITT, c->text_itt);
 	put_be32(k->bhs + BHS_TTT, last ? ISCSI_NO_TAG : c->text_ttt);
 	if (n) {
-		k->data = malloc(n);
-		if (!k->data) {
+		uint8_t *p = malloc(n);
+		if (!p) {
 			conn_close(c, "out of memory");
 			return;
 		}
-		memcpy(k->data, c->text_out.buf + c->text_sent, n);
-		k->len = n;
+		memcpy(p, c->text_out.buf + c->text_sent, n);
+		tx_ctl_data(c, k, p, n);
 		c->text_sent += n;
 	}
 	if (last)
@@ -385,7 +388,10 @@ static void hold_request(struct iscsi_conn *c)
 	h->data = c->rx_buf;
 	h->len = c->rx_buf ? c->rx_len : 0;
 	c->rx_buf = NULL;
-	if (session_hold(c->session, h) < 0) {
+	int r = session_hold(c->session, h);
+	if (r == -ENOBUFS)
+		conn_close(c, "too much data in requests ahead of their turn");
+	if (r < 0) {
 		free(h->data);
 		free(h);
 	}
@@ -464,8 +470,7 @@ void request_run_held(struct iscsi_session *s)
 			return; /* its data is still arriving */
 		if (session_sn(s, false, h->cmd_sn) != SN_NOW)
 			return;
-		list_del(&h->node);
-		s->nheld--;
+		session_unhold(s, h);
 		run_one_held(h);
 	}
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * A session: command numbering (RFC 7143 4.2.2.1), tasks by initiator task tag, requests that arrived before
  * their turn. Its connections and it live on one loop. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -110,22 +111,31 @@ void session_unhash(struct iscsi_session *s, struct iscsi_task *t)
 	t->hashed = false;
 }
 
-/* Keeps h in CmdSN order. -EEXIST: that CmdSN waits already (a retry; the first stands). */
+/* Keeps h in CmdSN order. -EEXIST: that CmdSN waits already (a retry; the first stands). -ENOBUFS: too much waits. */
 int session_hold(struct iscsi_session *s, struct held *h)
 {
 	struct held *it;
 
-	if (s->nheld >= HELD_MAX)
-		return -1;
+	if (s->nheld >= HELD_MAX || s->held_bytes + h->len > HELD_BYTES)
+		return -ENOBUFS;
 	list_for_each(it, &s->held, node) {
 		if (it->cmd_sn == h->cmd_sn)
-			return -1;
+			return -EEXIST;
 		if (sn_lt(h->cmd_sn, it->cmd_sn))
 			break;
 	}
 	list_add_tail(&it->node, &h->node);
 	s->nheld++;
+	s->held_bytes += h->len;
 	return 0;
+}
+
+/* Takes h out; the caller frees it. */
+void session_unhold(struct iscsi_session *s, struct held *h)
+{
+	list_del(&h->node);
+	s->nheld--;
+	s->held_bytes -= h->len;
 }
 
 void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c)
@@ -135,8 +145,7 @@ void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c)
 	list_for_each_safe(h, tmp, &s->held, node) {
 		if (h->conn != c)
 			continue;
-		list_del(&h->node);
-		s->nheld--;
+		session_unhold(s, h);
 		free(h->data);
 		free(h); /* its task is in conn->tasks and goes with the connection */
 	}

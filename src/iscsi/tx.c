@@ -93,6 +93,13 @@ struct iscsi_ctl *tx_ctl_last(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn 
 	return ctl_queue(c, &c->dataq, opcode, sn);
 }
 
+void tx_ctl_data(struct iscsi_conn *c, struct iscsi_ctl *k, uint8_t *data, uint32_t len)
+{
+	k->data = data;
+	k->len = len;
+	c->ctl_bytes += len;
+}
+
 /* 11.17: the header of the PDU is the data. */
 struct iscsi_ctl *tx_reject(struct iscsi_conn *c, uint8_t reason, const uint8_t *bhs)
 {
@@ -103,8 +110,7 @@ struct iscsi_ctl *tx_reject(struct iscsi_conn *c, uint8_t reason, const uint8_t 
 	k->bhs[REJECT_REASON] = reason;
 	put_be32(k->bhs + BHS_ITT, ISCSI_NO_TAG);
 	memcpy(k->small, bhs, ISCSI_BHS);
-	k->data = k->small;
-	k->len = ISCSI_BHS;
+	tx_ctl_data(c, k, k->small, ISCSI_BHS);
 	return k;
 }
 
@@ -311,6 +317,7 @@ static void retire(struct iscsi_conn *c, struct iscsi_txb *b)
 	list_for_each_safe(k, ktmp, &b->ctls, tx.node) {
 		enum ctl_after after = k->after;
 		c->nctl--;
+		c->ctl_bytes -= k->len;
 		ctl_put(c->pool, k);
 		if (after == AFTER_FULL_FEATURE)
 			conn_event(c, ISCSI_EV_FULL_FEATURE);
@@ -396,4 +403,5 @@ void tx_fini(struct iscsi_conn *c)
 	drop_queue(c, &c->ctlq);
 	drop_queue(c, &c->dataq);
 	c->nctl = 0;
+	c->ctl_bytes = 0;
 }

@@ -68,7 +68,7 @@ static void received(struct op *op)
 			stream_kill(c, op->res ? strerror(-op->res) : "closed by the peer");
 		return;
 	}
-	iscsi_tick(c->engine, loop_now_ns(c->loop), false);
+	iscsi_tick(c->engine, loop_now_ns(c->loop), true); /* only tells the time: the peer has just been heard */
 	iscsi_rx(c->engine, (size_t)op->res);
 	stream_pump(c);
 }

@@ -258,6 +258,8 @@ void scsi_begin(struct scsi_cmd *c)
 		scsi_reply_field(c, SENSE_INVALID_FIELD, c->op->param.at, -1);
 		return;
 	}
+	if (unlikely(c->niov))
+		scsi_data_trim(c, c->out_len); /* what came with a command that had to wait for its turn */
 	c->state = SCSI_CMD_WAIT_DATA;
 }
 

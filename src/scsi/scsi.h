@@ -72,7 +72,8 @@ struct scsi_cmd {
 	/* Answers of scsi_begin(). */
 	uint32_t out_len;             /* bytes of data-out to collect, <= room_out */
 
-	/* Data, in page references (base/page.h). Out: the transport calls scsi_data_alloc(c, out_len) and fills it.
+	/* Data, in page references (base/page.h). Out: the transport calls scsi_data_alloc(c, out_len) and fills it; of
+	 * what it collected before scsi_begin(), the first out_len bytes stay.
 	 * In: valid in done(), in_len bytes; the transport sends it and ends with scsi_cmd_fini(). */
 	struct iovec *iov;
 	int           niov, iov_max;

@@ -89,8 +89,9 @@ void duplex_fini(struct duplex *d)
 	free(d->out);
 }
 
-static void no_wake(void *user)
+static void wake(void *user)
 {
+	CHECK(!((struct duplex *)user)->ending);
 }
 
 static void test_random(void *p, size_t n)
@@ -100,7 +101,7 @@ static void test_random(void *p, size_t n)
 
 void duplex_open(struct duplex *d)
 {
-	static const struct iscsi_host host = { no_wake, test_random };
+	static const struct iscsi_host host = { wake, test_random };
 
 	d->conn = iscsi_conn_new(d->pool, &host, d);
 	CHECK(d->conn);
@@ -118,7 +119,9 @@ void duplex_close(struct duplex *d)
 {
 	bool gone = false;
 
+	d->ending = true;
 	iscsi_conn_free(d->conn);
+	d->ending = false;
 	if (d->nexus)
 		scsi_nexus_close(d->nexus, set_true, &gone);
 	while (d->nexus && !gone)

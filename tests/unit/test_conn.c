@@ -391,6 +391,168 @@ static void test_budget(void **state)
 	d.pool->budget = 64 << 20;
 }
 
+/* When all of the budget is held by data that came unasked with commands that need more, one of them after the other
+ * gets it: nothing waits for ever. */
+static void test_budget_unasked(void **state)
+{
+	static uint8_t data[65536];
+	uint8_t bhs[48], cdb[16];
+	uint32_t itt[3];
+	const uint8_t *h;
+
+	fill(data, sizeof(data), 5);
+	OPEN("InitialR2T=Yes\0");
+	d.pool->budget = 8192;
+	for (int i = 0; i < 3; i++) {
+		cdb_rw(cdb, 0x2a, (uint32_t)i * 128, 128);
+		duplex_cmd(&d, bhs, FLAG_FINAL | CMD_WRITE, 65536, cdb);
+		itt[i] = d.itt;
+		duplex_send(&d, bhs, data, 4096);
+	}
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(serve_r2t(data, 8192, itt[i]), 1);
+		h = duplex_next(&d, NULL, NULL);
+		assert_non_null(h);
+		assert_int_equal(h[0], ISCSI_SCSI_RSP);
+		assert_int_equal(h[RSP_STATUS], 0);
+	}
+	read_back(256, 128, data);
+	assert_int_equal(d.pool->used, 0);
+	assert_int_equal(d.pool->granted, 0);
+	duplex_close(&d);
+	d.pool->budget = 64 << 20;
+}
+
+static void send_tmf(uint8_t fn, uint32_t ref)
+{
+	uint8_t tmf[48] = { ISCSI_TMF_REQ | OP_IMMEDIATE, FLAG_FINAL | fn };
+
+	put_be32(tmf + BHS_ITT, 0x1000);
+	put_be32(tmf + TMF_REF_TAG, ref);
+	put_be32(tmf + BHS_CMD_SN, d.cmd_sn);
+	duplex_send(&d, tmf, NULL, 0);
+}
+
+/* ABORT TASK of a command that waits for its turn ends it once; data of it that still comes is nobody's (4.2.2.1,
+ * 11.5.1). */
+static void test_abort_held(void **state)
+{
+	static uint8_t data[4096], zero[4096];
+	uint8_t first[48], second[48], out[48] = { ISCSI_DATA_OUT, FLAG_FINAL }, cdb[16], tur[16] = { 0 };
+	const uint8_t *h;
+
+	fill(data, sizeof(data), 6);
+	OPEN("InitialR2T=No\0");
+	duplex_cmd(&d, first, FLAG_FINAL, 0, tur);
+	uint32_t itt = d.itt;
+	cdb_rw(cdb, 0x2a, 900, 8);
+	duplex_cmd(&d, second, CMD_WRITE, 4096, cdb);
+	duplex_send(&d, second, data, 512);
+	send_tmf(TMF_ABORT_TASK, d.itt);
+	h = duplex_next(&d, NULL, NULL);
+	assert_int_equal(h[0], ISCSI_TMF_RSP);
+	assert_int_equal(h[RSP_RESPONSE], TMF_RSP_COMPLETE);
+	put_be32(out + BHS_ITT, d.itt);
+	put_be32(out + BHS_TTT, ISCSI_NO_TAG);
+	put_be32(out + DATA_OFFSET, 512);
+	duplex_send(&d, out, data + 512, 3584);
+	duplex_send(&d, first, NULL, 0);
+	h = duplex_next(&d, NULL, NULL);
+	assert_int_equal(h[0], ISCSI_SCSI_RSP);
+	assert_int_equal(be32(h + BHS_ITT), itt);
+	assert_int_equal(be32(h + BHS_EXP_CMD_SN), be32(first + BHS_CMD_SN) + 2); /* it keeps its place */
+	assert_null(duplex_next(&d, NULL, NULL));
+	read_back(900, 8, zero);
+	duplex_close(&d);
+	assert_int_equal(d.pool->tasks_live, 0);
+}
+
+/* A write that waited for its turn changes no more blocks than its CDB says, whatever came with it. */
+static void test_held_too_long(void **state)
+{
+	static uint8_t data[4096], want[4096];
+	uint8_t first[48], second[48], cdb[16], tur[16] = { 0 };
+
+	fill(data, sizeof(data), 7);
+	memcpy(want, data, 512);
+	OPEN("");
+	duplex_cmd(&d, first, FLAG_FINAL, 0, tur);
+	cdb_rw(cdb, 0x2a, 1000, 1);
+	duplex_cmd(&d, second, FLAG_FINAL | CMD_WRITE, 4096, cdb);
+	duplex_send(&d, second, data, 4096);
+	struct iscsi_task *t = list_first(&d.conn->tasks, struct iscsi_task, node);
+	assert_int_equal(duplex_put(&d, first, 48), 48);
+	assert_int_equal(t->cmd.out_len, 512);
+	assert_int_equal(t->cmd.niov, 1);
+	assert_int_equal(t->cmd.iov[0].iov_len, 512);
+	duplex_run(&d);
+	expect_status(0);
+	expect_status(0);
+	read_back(1000, 8, want);
+	duplex_close(&d);
+}
+
+/* A peer that asks for echoes and reads none of them is not read from beyond a bound of memory. */
+static void test_echo_bound(void **state)
+{
+	static uint8_t pdu[(256 << 10) + 48];
+	uint8_t nop[48] = { ISCSI_NOP_OUT | OP_IMMEDIATE, FLAG_FINAL };
+	size_t n, taken = 0;
+
+	OPEN("MaxRecvDataSegmentLength=65536\0");
+	put_be32(nop + BHS_ITT, 77);
+	put_be32(nop + BHS_TTT, ISCSI_NO_TAG);
+	n = duplex_pdu(&d, pdu, nop, pdu + 48, 256 << 10);
+	for (int i = 0; i < 100; i++)
+		taken += duplex_put(&d, pdu, n) == n;
+	assert_in_range(taken, 2, 30);
+	assert_true(d.conn->ctl_bytes <= TX_CTL_BYTES + (1 << 20));
+	duplex_run(&d);
+	assert_int_equal(d.conn->ctl_bytes, 0);
+	duplex_close(&d);
+}
+
+/* Requests with data that are ahead of their turn end the connection before they hold much memory. */
+static void test_held_bound(void **state)
+{
+	static uint8_t data[256 << 10];
+	uint8_t nop[48] = { ISCSI_NOP_OUT, FLAG_FINAL };
+
+	OPEN("");
+	put_be32(nop + BHS_TTT, ISCSI_NO_TAG);
+	for (uint32_t i = 1; i < 20 && !d.closed; i++) {
+		put_be32(nop + BHS_ITT, 77 + i);
+		put_be32(nop + BHS_CMD_SN, d.cmd_sn + i);
+		duplex_send(&d, nop, data, sizeof(data));
+		assert_true(d.session->held_bytes <= HELD_BYTES);
+	}
+	assert_true(d.closed);
+	duplex_close(&d);
+}
+
+/* Tasks of a connection that ends are not woken by the memory that others of it give back. */
+static void test_end_while_starved(void **state)
+{
+	uint8_t bhs[48], cdb[16];
+
+	OPEN("InitialR2T=Yes\0ImmediateData=No\0");
+	d.pool->budget = 70000;
+	for (int i = 0; i < 4; i++) {
+		cdb_rw(cdb, 0x2a, (uint32_t)i * 128, 128);
+		duplex_cmd(&d, bhs, FLAG_FINAL | CMD_WRITE, 65536, cdb);
+		duplex_send(&d, bhs, NULL, 0);
+	}
+	/* One that ended and is still in the send queue is given back at once, while the others wait. */
+	struct iscsi_task *t = list_first(&d.conn->tasks, struct iscsi_task, node);
+	scsi_fail(&t->cmd, 0x0b, 0x47, 0x05);
+	while (!t->finished)
+		loop_turn(d.loop, 0);
+	duplex_close(&d);
+	assert_true(list_empty(&d.pool->starved));
+	assert_int_equal(d.pool->used, 0);
+	d.pool->budget = 64 << 20;
+}
+
 static int setup(void **state)
 {
 	duplex_init(&d);
@@ -410,7 +572,10 @@ int main(void)
 		cmocka_unit_test(test_digest_errors), cmocka_unit_test(test_cmd_sn), cmocka_unit_test(test_half_write),
 		cmocka_unit_test(test_nop_and_reject), cmocka_unit_test(test_residuals),
 		cmocka_unit_test(test_before_login),
-		cmocka_unit_test(test_budget),
+		cmocka_unit_test(test_budget), cmocka_unit_test(test_budget_unasked),
+		cmocka_unit_test(test_abort_held), cmocka_unit_test(test_held_too_long),
+		cmocka_unit_test(test_echo_bound), cmocka_unit_test(test_held_bound),
+		cmocka_unit_test(test_end_while_starved),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
