@@ -167,7 +167,8 @@ class Session:
                 **self.extra}
         _, got = self.login_pdu({**first, **keys}, 1, 3)
         self.hdigest, self.ddigest = got.get("HeaderDigest") == "CRC32C", got.get("DataDigest") == "CRC32C"
-        self.first_burst = int(self.params.get("FirstBurstLength", 65536))
+        burst = self.params.get("FirstBurstLength", "")
+        self.first_burst = int(burst) if burst.isdigit() else 65536  # "Irrelevant" where no unsolicited data is allowed
         self.max_xmit = int(self.params.get("MaxRecvDataSegmentLength", 8192))
         self.immediate = self.params.get("ImmediateData", "Yes") == "Yes"
 
