@@ -3,7 +3,7 @@
  * for running commands (each on its loop). */
 #include <stdio.h>
 
-#include "scsi/priv.h"
+#include "scsi/pr.h"
 
 /* --- jobs: changes of shared state, one at a time, on home --- */
 
@@ -80,7 +80,8 @@ void lu_derive(struct lu *lu)
 	p->not_ready = !p->blk ? SENSE(2, 0x04, 0x03) /* manual intervention required */
 		: p->ejected ? SENSE(2, 0x3a, 0x02) /* medium not present, tray open */
 		: 0;
-	p->alert = (p->not_ready ? LU_NOT_READY : 0) | (p->reserved_by ? LU_RESERVED : 0);
+	p->alert = (p->not_ready ? LU_NOT_READY : 0) | (p->reserved_by ? LU_RESERVED : 0) |
+		(p->pr && p->pr->type ? LU_PERSISTENT : 0);
 	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
 		p->alert |= LU_WRITE_PROTECT;
 	p->nblk = p->blk ? atomic_load_explicit(&p->blk->bytes, memory_order_relaxed) / lu->bs : 0;
@@ -129,7 +130,7 @@ static bool wait_over(const struct lu_loop *ll, const struct lu_wait *w)
 		return list_empty(&ll->cmds) && !ll->users;
 	list_for_each(c, &ll->cmds, in_lu) {
 		if (!w->len) {
-			if (c->must_abort && c->seq < w->seq)
+			if (c->must_abort && c->seq < w->seq && c != w->except)
 				return false;
 		} else if (c != w->except && c->state == SCSI_CMD_RUNNING && c->len &&
 			c->off < w->off + w->len && w->off < c->off + c->len) {
@@ -184,9 +185,9 @@ void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint
 	wait_add(ll, &(struct lu_wait){ .leg = leg, .off = off, .len = len, .except = except });
 }
 
-void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg)
+void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg, struct scsi_cmd *except)
 {
-	wait_add(ll, &(struct lu_wait){ .leg = leg, .seq = ll->seq });
+	wait_add(ll, &(struct lu_wait){ .leg = leg, .seq = ll->seq, .except = except });
 }
 
 void lu_wait_all(struct lu_loop *ll, struct round_leg *leg)
@@ -210,6 +211,8 @@ const struct conf_field lu_conf_fields[] = {
 	  "Write cache: off makes every write durable before its status.", no_choices },
 	{ "serial", CONF_TEXT, 0, offsetof(struct lu_conf, serial), NULL, NULL, NULL,
 	  "Unit serial number and identity, at most 64 characters; random for life if not given.", no_choices },
+	{ "pr-by-name", CONF_BOOL, 0, offsetof(struct lu_conf, pr_by_name), "off", NULL, NULL,
+	  "Persistent reservations hold for an initiator's name, whatever ISID it logs in with.", no_choices },
 	{ "vendor", CONF_TEXT, 0, offsetof(struct lu_conf, vendor), NULL, NULL, NULL,
 	  "INQUIRY vendor, at most 8 characters.", no_choices },
 	{ "product", CONF_TEXT, 0, offsetof(struct lu_conf, product), NULL, NULL, NULL,
@@ -333,6 +336,7 @@ static void lu_free(struct lu *lu)
 	free(lu->conf.vendor);
 	free(lu->conf.product);
 	free(lu->conf.revision);
+	pr_free(lu);
 	free(lu->preventers);
 	free(lu->name);
 	free(lu);
@@ -411,6 +415,7 @@ int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const
 	lu->blk = lu->pub.blk = blk;
 	if (!r && type->open)
 		r = type->open(lu, e);
+	r = r ? r : pr_load(lu, e);
 	if (!r) {
 		mode_load(lu);
 		lu_derive(lu);

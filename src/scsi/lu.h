@@ -67,7 +67,7 @@ struct lu_type {
 struct lu_conf {
 	uint64_t bs;         /* logical block, 512 or 4096; 0 = 512, or what the device below demands */
 	uint64_t pbs;        /* physical block, bytes; 0 = the device's, at least 4096 for files */
-	bool     ro, removable, wce;
+	bool     ro, removable, wce, pr_by_name;
 	char    *serial;     /* NULL = random for life, kept in the state directory */
 	char    *vendor, *product, *revision;
 };

@@ -37,10 +37,12 @@ enum {
 #define SENSE_MISCOMPARE SENSE(0xe, 0x1d, 0x00)
 
 /* --- shared state of a logical unit, one immutable copy per loop --- */
-enum { LU_NOT_READY = 1u << 0, LU_WRITE_PROTECT = 1u << 1, LU_RESERVED = 1u << 2 };
+enum { LU_NOT_READY = 1u << 0, LU_WRITE_PROTECT = 1u << 1, LU_RESERVED = 1u << 2,
+	LU_PERSISTENT = 1u << 3 };
 struct lu_pub {
 	uint64_t    nblk;         /* capacity, logical blocks */
 	struct blk *blk;          /* NULL: none attached */
+	const struct pr_state *pr; /* persistent reservations, NULL: nobody ever registered; pr.h */
 	uint64_t    reserved_by;  /* nexus id, 0 = nobody (SPC-2 RESERVE) */
 	uint32_t    alert;        /* LU_*: 0 = every command passes the slow gates */
 	uint32_t    not_ready;    /* SENSE(), 0 = ready */
@@ -104,6 +106,7 @@ struct lu {
 struct itl {
 	struct lu_loop *ll;           /* NULL: no logical unit at this LUN */
 	uint8_t         nua;
+	bool            pr_registered, pr_holder; /* of pub.pr */
 	bool            prevents;     /* it asked to prevent medium removal and did not allow it since */
 	uint16_t        ua[LIM_UA];   /* oldest first */
 };
@@ -226,7 +229,7 @@ void lu_wait_check(struct lu_loop *ll);
 /* Ends leg when the commands have ended: RUNNING ones in off, len but `except`; or, with len 0, those marked
  * must_abort that came before now; all of them with everything. */
 void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint64_t len, struct scsi_cmd *except);
-void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg);
+void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg, struct scsi_cmd *except);
 void lu_wait_all(struct lu_loop *ll, struct round_leg *leg);
 
 /* home: nexus `id` prevents the removal of the medium, or does not. 0 or -ENOMEM. */
@@ -263,6 +266,16 @@ int  mode_index(const struct lu *lu, uint8_t page);
 void mode_load(struct lu *lu); /* saved values, control thread */
 void mode_derive(struct lu *lu);
 
+/* --- pr.c --- */
+struct pr_state;
+bool pr_allows(const struct scsi_cmd *c, const struct itl *itl);
+void pr_note(struct itl *itl, const struct scsi_nexus *n); /* a new I_T_L nexus: is it registered? */
+bool pr_answers_reserve(struct scsi_cmd *c);
+int  pr_load(struct lu *lu, struct err *e);
+void pr_free(struct lu *lu);
+void pr_in(struct scsi_cmd *c);
+void pr_out(struct scsi_cmd *c);
+
 /* --- command tables --- */
 extern const struct scsi_op spc_ops[], sbc_ops[];
 extern const struct scsi_page disk_vpd[];
@@ -277,6 +290,9 @@ void spc_reserve(struct scsi_cmd *c);
 void spc_release(struct scsi_cmd *c);
 /* Runs `run` as a job of the unit for this command. run() leaves the outcome with scsi_job_*(), then ends the job. */
 void scsi_job(struct scsi_cmd *c, void (*run)(struct lu_job *j));
+/* The same with an end of its own, which calls scsi_job_end() at last. */
+void scsi_job_with(struct scsi_cmd *c, void (*run)(struct lu_job *j), void (*done)(struct lu_job *j));
+void scsi_job_end(struct lu_job *j);
 static inline struct scsi_cmd *scsi_job_cmd(struct lu_job *j)
 {
 	return container_of(j, struct scsi_cmd, job);

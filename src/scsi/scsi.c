@@ -126,6 +126,10 @@ static bool slow_gates(struct scsi_cmd *c, struct itl *itl)
 		scsi_reply(c, SCSI_RESERVATION_CONFLICT);
 		return true;
 	}
+	if ((pub->alert & LU_PERSISTENT) && !pr_allows(c, itl)) {
+		scsi_reply(c, SCSI_RESERVATION_CONFLICT);
+		return true;
+	}
 	if ((flags & SCSI_MEDIUM) && (pub->alert & LU_NOT_READY)) {
 		scsi_reply_sense(c, pub->not_ready);
 		return true;
@@ -370,7 +374,7 @@ void scsi_job_sense(struct lu_job *j, uint32_t sense, int byte)
 	scsi_job_cmd(j)->scratch[JOB_SENSE_BYTE] = (uint64_t)(byte + 1);
 }
 
-static void job_done(struct lu_job *j)
+void scsi_job_end(struct lu_job *j)
 {
 	struct scsi_cmd *c = scsi_job_cmd(j);
 	uint32_t sense = (uint32_t)(c->scratch[JOB_STATUS] >> 8);
@@ -385,9 +389,14 @@ static void job_done(struct lu_job *j)
 
 void scsi_job(struct scsi_cmd *c, void (*run)(struct lu_job *j))
 {
+	scsi_job_with(c, run, scsi_job_end);
+}
+
+void scsi_job_with(struct scsi_cmd *c, void (*run)(struct lu_job *j), void (*done)(struct lu_job *j))
+{
 	c->scratch[JOB_STATUS] = SCSI_GOOD;
 	c->scratch[JOB_SENSE_BYTE] = 0;
-	lu_job_start(&c->job, c->lu, c->loop, run, job_done);
+	lu_job_start(&c->job, c->lu, c->loop, run, done);
 }
 
 uint64_t scsi_alloc_len(const struct scsi_cmd *c)

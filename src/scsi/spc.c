@@ -143,12 +143,15 @@ static void run_release(struct lu_job *j)
 
 void spc_reserve(struct scsi_cmd *c)
 {
-	scsi_job(c, run_reserve);
+	if (!pr_answers_reserve(c))
+		scsi_job(c, run_reserve);
 }
 
 /* Of what somebody else holds: GOOD, and nothing happens. */
 void spc_release(struct scsi_cmd *c)
 {
+	if (pr_answers_reserve(c))
+		return;
 	if (c->ll->pub.reserved_by != c->nexus->id)
 		scsi_reply(c, SCSI_GOOD);
 	else
@@ -157,6 +160,15 @@ void spc_release(struct scsi_cmd *c)
 
 #define ALL2 0xff, 0xff
 #define ALL4 ALL2, ALL2
+
+#define PR_IN(sa, what)                                                                                    \
+	{ .opcode = 0x5e, .action = sa, .name = "PERSISTENT RESERVE IN, " what, .spec = "SPC-4 6.15", .cdb_len = 10, \
+	  .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE | SCSI_RES_CONFLICT, .alloc = { 7, 2 }, .exec = pr_in,           \
+	  .usage = { 0x5e, sa, 0, 0, 0, 0, 0, ALL2 } }
+#define PR_OUT(sa, what)                                                                                   \
+	{ .opcode = 0x5f, .action = sa, .name = "PERSISTENT RESERVE OUT, " what, .spec = "SPC-4 6.16", .cdb_len = 10, \
+	  .flags = SCSI_OUT | SCSI_SA | SCSI_PR_FREE | SCSI_RES_CONFLICT, .param = { 5, 4 }, .exec = pr_out,         \
+	  .usage = { 0x5f, sa, 0xff, 0, 0, ALL4 } }
 
 const struct scsi_op spc_ops[] = {
 	{ .opcode = 0x00, .name = "TEST UNIT READY", .spec = "SPC-4 6.47", .cdb_len = 6,
@@ -195,5 +207,17 @@ const struct scsi_op spc_ops[] = {
 	{ .opcode = 0xa3, .action = 0x0d, .name = "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
 	  .spec = "SPC-4 6.36", .cdb_len = 12, .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE, .alloc = { 6, 4 },
 	  .exec = spc_report_tmf, .usage = { 0xa3, 0x0d, 0x80, 0, 0, 0, ALL4 } },
+	PR_IN(0, "READ KEYS"),
+	PR_IN(1, "READ RESERVATION"),
+	PR_IN(2, "REPORT CAPABILITIES"),
+	PR_IN(3, "READ FULL STATUS"),
+	PR_OUT(0, "REGISTER"),
+	PR_OUT(1, "RESERVE"),
+	PR_OUT(2, "RELEASE"),
+	PR_OUT(3, "CLEAR"),
+	PR_OUT(4, "PREEMPT"),
+	PR_OUT(5, "PREEMPT AND ABORT"),
+	PR_OUT(6, "REGISTER AND IGNORE EXISTING KEY"),
+	PR_OUT(7, "REGISTER AND MOVE"),
 	{ .name = NULL },
 };

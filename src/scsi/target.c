@@ -73,6 +73,7 @@ static struct itl *itl_new(const struct scsi_nexus *n, const struct lun_map *map
 		}
 		itl[i].ll = lu_on(map->lu[i], n->loop);
 		ua_add(&itl[i], first_ua);
+		pr_note(&itl[i], n);
 	}
 	return itl;
 }

@@ -78,7 +78,7 @@ static void abort_leg(struct round_leg *leg, void *ctx)
 	struct lu_loop *ll = lu_on(t->ll->lu, leg->loop);
 
 	mark(ll, t);
-	lu_wait_aborted(ll, leg);
+	lu_wait_aborted(ll, leg, NULL);
 }
 
 static void aborted(void *ctx)

@@ -21,7 +21,7 @@ struct bed {
 	struct loop *control;
 	struct scsi_target *target;
 	struct lu_store store;
-	uint8_t saved[16][32];
+	uint8_t saved[16][4096];
 	char saved_name[16][16];
 	int saved_len[16], nsaved;
 	uint8_t next_id;
@@ -63,6 +63,8 @@ static inline int bed_save(void *ctx, const uint8_t id[16], const char *what, co
 	while (i < bed.nsaved && strcmp(bed.saved_name[i], what))
 		i++;
 	snprintf(bed.saved_name[i], sizeof(bed.saved_name[i]), "%s", what);
+	if (len > sizeof(bed.saved[i]))
+		return -ENOSPC;
 	memcpy(bed.saved[i], buf, len);
 	bed.saved_len[i] = (int)len;
 	bed.nsaved = MAX(bed.nsaved, i + 1);

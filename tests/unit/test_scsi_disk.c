@@ -2,6 +2,9 @@
  * Disk commands beyond reading and writing, over a RAM disk below a valve that can fail and that counts. The
  * last test says whether every row of the command tables ended well at least once. */
 #include "scsi_bed.h"
+#include "scsi/pr.h"
+
+static uint8_t pr_id[PR_TRANSPORT_ID_MAX];
 
 static struct scsi_nexus *n, *n2;
 static struct lu *lu;
@@ -436,6 +439,84 @@ static void reserve(void **state)
 	assert_good(DO(n, 0x00));
 }
 
+static struct answer pr_out_cmd(struct scsi_nexus *from, uint8_t sa, uint8_t type, uint64_t key, uint64_t new_key,
+	uint8_t flags)
+{
+	uint8_t p[24] = { [20] = flags };
+
+	put_be64(p, key);
+	put_be64(p + 8, new_key);
+	return OUT(from, p, 24, 0x5f, sa, type, 0, 0, 0, 0, 0, 24);
+}
+
+/* Persistent reservations over two loops: who may do what under each type (SPC-4 table 51), unit attentions for the
+ * others, PREEMPT AND ABORT, RESERVE beside them (5.12.3). */
+static void persistent(void **state)
+{
+	static const struct { uint8_t type; bool read, registrants; } types[] = { { 1, true, false }, { 3, false, false },
+		{ 5, true, true }, { 6, false, true }, { 7, true, true }, { 8, false, true } };
+	uint8_t buf[512] = { 0 };
+
+	assert_int_equal(pr_out_cmd(n, 1, 1, 0, 0, 0).status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(DO(n, 0x5e, 2, 0, 0, 0, 0, 0, 0, 8).data[2], 0x1d);
+	for (unsigned i = 0; i < ARRAY_LEN(types); i++) {
+		bool ra = types[i].registrants;
+		assert_good(pr_out_cmd(n, 0, 0, 0, 0x11, 0));
+		assert_good(pr_out_cmd(n, 1, types[i].type, 0x11, 0, 0));
+		assert_good(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1));
+		assert_int_equal(OUT(n2, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1).status, SCSI_RESERVATION_CONFLICT);
+		assert_int_equal(DO(n2, 0x28, 0, 0, 0, 0, 0, 0, 0, 1).status, types[i].read ? 0 : SCSI_RESERVATION_CONFLICT);
+		assert_good(DO(n2, 0x00));
+		assert_good(DO(n2, 0x12, 0, 0, 0, 36));
+		assert_good(pr_out_cmd(n2, 6, 0, 0, 0x22, 0));
+		assert_int_equal(OUT(n2, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1).status, ra ? 0 : SCSI_RESERVATION_CONFLICT);
+		assert_int_equal(DO(n2, 0x5e, 0, 0, 0, 0, 0, 0, 0, 64).data[7], 16);
+		assert_int_equal(DO(n2, 0x5e, 1, 0, 0, 0, 0, 0, 0, 64).data[21], types[i].type);
+		assert_good(DO(n2, 0x5e, 1, 0, 0, 0, 0, 0, 0, 64));
+		assert_true(DO(n2, 0x5e, 3, 0, 0, 0, 0, 0, 4, 0).len > 8 + 2 * 48);
+		assert_good(DO(n, 0x16)); /* no effect */
+		assert_good(pr_out_cmd(n, 2, types[i].type, 0x11, 0, 0));
+		if (ra)
+			assert_sense(DO(n2, 0x00), 6, 0x2a, 0x04);
+		assert_good(DO(n2, 0x00));
+		assert_good(pr_out_cmd(n2, 3, 0, 0x22, 0, 0));
+		assert_sense(DO(n, 0x00), 6, 0x2a, 0x03);
+	}
+	assert_good(pr_out_cmd(n, 0, 0, 0, 0x11, 1)); /* APTPL */
+	assert_int_equal(DO(n, 0x5e, 2, 0, 0, 0, 0, 0, 0, 8).data[3], 0x81);
+	assert_good(pr_out_cmd(n2, 0, 0, 0, 0x22, 1));
+	assert_good(pr_out_cmd(n, 1, 3, 0x11, 0, 0));
+	assert_good(pr_out_cmd(n2, 5, 1, 0x22, 0x11, 0)); /* PREEMPT AND ABORT */
+	assert_sense(DO(n, 0x00), 6, 0x2a, 0x05);
+	assert_int_equal(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1).status, SCSI_RESERVATION_CONFLICT);
+	assert_good(pr_out_cmd(n, 0, 0, 0, 0x11, 1));
+	assert_good(pr_out_cmd(n, 4, 1, 0x11, 0x22, 0)); /* PREEMPT */
+	assert_sense(DO(n2, 0x00), 6, 0x2a, 0x05);
+	uint8_t move[24 + 48] = { 0 };
+	put_be64(move, 0x11);
+	put_be64(move + 8, 0x33);
+	move[17] = 2; /* UNREG */
+	struct pr_who to = { .port = n2->tpgt };
+	memcpy(to.initiator, n2->initiator, sizeof(to.initiator));
+	memcpy(to.isid, n2->isid, 6);
+	unsigned id = pr_transport_id(&to, pr_id);
+	assert_true(id <= 48);
+	put_be16(move + 18, n->tpgt);
+	put_be32(move + 20, id);
+	memcpy(move + 24, pr_id, id);
+	assert_good(OUT(n, move, 24 + id, 0x5f, 7, 0, 0, 0, 0, 0, 0, (uint8_t)(24 + id)));
+	assert_good(OUT(n2, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1));
+	assert_int_equal(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1).status, SCSI_RESERVATION_CONFLICT);
+	bed_nexus_close(n2); /* what is registered outlives its nexus, 5.12.1 */
+	assert_int_equal(OUT(n, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1).status, SCSI_RESERVATION_CONFLICT);
+	n2 = bed_nexus(1, 2);
+	bed_ready(n2, 0);
+	assert_good(OUT(n2, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1));
+	assert_good(pr_out_cmd(n2, 3, 0, 0x33, 0, 0));
+	assert_sense(pr_out_cmd(n, 1, 2, 0, 0, 0x1), 5, 0x26, 0); /* APTPL where it does not belong */
+	assert_sense(OUT(n, move, 23, 0x5f, 0, 0, 0, 0, 0, 0, 0, 23), 5, 0x1a, 0);
+}
+
 /* A medium that may be ejected: not while prevented by any nexus; 02/3A without it; 28/00 when it is back. */
 static void removable(void **state)
 {
@@ -536,7 +617,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(every_length), T(fua), T(errors), T(verify), T(write_verify),
 		T(compare_and_write), T(write_same), T(unmap), T(reports), T(report_all), T(mode_select),
-		T(soft_protect), T(reserve), TX(removable, setup_removable), TX(copying, setup_copying),
+		T(soft_protect), T(reserve), T(persistent), TX(removable, setup_removable), TX(copying, setup_copying),
 		TX(read_only, setup_ro), T(attach), cmocka_unit_test(every_row) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * PERSISTENT RESERVE IN and OUT, and the gate that reservations are. A change is made on the unit's home, saved on
+ * the control thread when it shall survive power loss, published by a round that also tells whom it concerns and, for
+ * PREEMPT AND ABORT, waits until nothing of the preempted can touch the medium; then the command is answered. */
+#include <stdio.h>
+
+#include "scsi/pr.h"
+
+enum { PR_LIST = 24, PR_LIST_MAX = 64 << 10 };
+
+/* --- the gate --- */
+
+bool pr_allows(const struct scsi_cmd *c, const struct itl *itl)
+{
+	uint8_t type = c->ll->pub.pr->type;
+	uint32_t flags = c->op->flags;
+
+	if (itl->pr_holder || (itl->pr_registered && type >= PR_WRITE_EX_RO))
+		return true;
+	if (flags & SCSI_PR_START) /* SPC-4 table 52: allowed as under RESERVE */
+		return c->cdb[0] == 0x1b ? (c->cdb[4] & 0xf1) == 1 : !(c->cdb[4] & 1);
+	if (flags & SCSI_PR_FREE)
+		return true;
+	bool shared_read = type == PR_WRITE_EX || type == PR_WRITE_EX_RO || type == PR_WRITE_EX_AR;
+	return shared_read && (flags & SCSI_PR_READ);
+}
+
+void pr_note(struct itl *itl, const struct scsi_nexus *n)
+{
+	const struct pr_state *s = itl->ll->pub.pr;
+	int i = pr_find(s, n);
+
+	itl->pr_registered = i >= 0;
+	itl->pr_holder = i >= 0 && s->type && (pr_all_registrants(s->type) || s->holder == i);
+}
+
+/* RESERVE and RELEASE where there are registrations (SPC-4 5.12.3, CRH = 1): no effect for those who are in, a
+ * conflict for the others. Answered it? */
+bool pr_answers_reserve(struct scsi_cmd *c)
+{
+	const struct pr_state *s = c->ll->pub.pr;
+	struct itl *itl = scsi_itl(c);
+
+	if (!s || !s->n)
+		return false;
+	scsi_reply(c, itl && itl->pr_registered ? SCSI_GOOD : SCSI_RESERVATION_CONFLICT);
+	return true;
+}
+
+/* --- a change under way: home owns it --- */
+
+struct pr_change {
+	struct task        task;
+	struct lu_job     *job;
+	struct lu         *lu;
+	struct scsi_cmd   *cmd;
+	struct pr_outcome  out;
+	const struct pr_state *old;
+	uint8_t           *save;
+	int                save_len, save_result;
+};
+
+static bool concerned(const struct pr_change *ch, const struct scsi_nexus *n, uint16_t *ua, bool *abort)
+{
+	for (unsigned i = 0; i < ch->out.nevents; i++)
+		if (pr_matches(&ch->out.events[i].who, n)) {
+			*ua = ch->out.events[i].ua;
+			*abort = ch->out.events[i].abort;
+			return true;
+		}
+	return false;
+}
+
+static void leg_nexus(struct pr_change *ch, struct lu_loop *ll, struct scsi_nexus *n)
+{
+	uint16_t ua;
+	bool abort = false, hit = concerned(ch, n, &ua, &abort);
+
+	for (unsigned i = 0; i < n->nlun; i++) {
+		if (n->itl[i].ll != ll)
+			continue;
+		pr_note(&n->itl[i], n);
+		if (hit && n != ch->cmd->nexus)
+			ua_add(&n->itl[i], ua);
+	}
+	struct scsi_cmd *c, *tmp;
+	if (abort)
+		list_for_each_safe(c, tmp, &n->cmds, in_nexus)
+			if (c->ll == ll && c != ch->cmd)
+				scsi_abort(c);
+}
+
+static void publish_leg(struct round_leg *leg, void *ctx)
+{
+	struct pr_change *ch = ctx;
+	struct lu_loop *ll = lu_on(ch->lu, leg->loop);
+	struct scsi_nexus *n;
+
+	ll->pub = ch->lu->pub;
+	list_for_each(n, &scsi_loop(leg->loop)->nexuses, node)
+		leg_nexus(ch, ll, n);
+	round_leg_done(leg);
+}
+
+static void published(void *ctx)
+{
+	struct pr_change *ch = ctx;
+
+	free((void *)ch->old);
+	lu_job_end(ch->job);
+}
+
+static void publish(struct pr_change *ch)
+{
+	struct lu *lu = ch->lu;
+
+	ch->old = lu->pub.pr;
+	lu->pub.pr = ch->out.next;
+	lu_derive(lu);
+	round_start(lu->home, publish_leg, published, ch);
+}
+
+static void saved(struct task *t)
+{
+	struct pr_change *ch = container_of(t, struct pr_change, task);
+	struct lu_job *j = ch->job;
+
+	if (ch->save_result < 0) { /* what cannot be kept is not promised */
+		scsi_job_sense(j, SENSE(5, 0x55, 0x04), -1);
+		free(ch->out.next);
+		ch->out.nevents = 0;
+		lu_job_end(j);
+		return;
+	}
+	publish(ch);
+}
+
+static void save_on_control(struct task *t)
+{
+	struct pr_change *ch = container_of(t, struct pr_change, task);
+	const struct lu_store *st = ch->lu->store;
+
+	ch->save_result = st->save ? st->save(st->ctx, ch->lu->id, "pr", ch->save, (size_t)ch->save_len) : -ENOSYS;
+	ch->task.run = saved;
+	loop_post(ch->lu->home, &ch->task);
+}
+
+static void who_is(const struct scsi_nexus *n, struct pr_who *w)
+{
+	memset(w, 0, sizeof(*w));
+	memcpy(w->initiator, n->initiator, sizeof(w->initiator));
+	snprintf(w->target, sizeof(w->target), "%s", n->target->name);
+	memcpy(w->isid, n->isid, 6);
+	w->port = n->tpgt;
+}
+
+/* --- parameter lists --- */
+
+/* What follows the list: a length and TransportIDs. Returns how many, or -EINVAL. */
+static int parse_others(const uint8_t *p, size_t n, const struct pr_request *r, struct pr_who **ret)
+{
+	struct pr_who *w = NULL;
+	int count = 0;
+
+	while (n) {
+		struct pr_who *more = realloc(w, (size_t)(count + 1) * sizeof(*w));
+		int used = more ? pr_parse_transport_id(p, n, &more[count]) : -EINVAL;
+		w = more ? more : w;
+		if (used < 0 || count == PR_REGS_MAX) {
+			free(w);
+			return -EINVAL;
+		}
+		memcpy(w[count].target, r->who->target, sizeof(w->target));
+		w[count].port = r->action == 7 ? r->port : r->who->port;
+		count++;
+		p += used;
+		n -= (size_t)used;
+	}
+	*ret = w;
+	return count;
+}
+
+/* REGISTER AND MOVE, SPC-4 6.16.4. */
+static int parse_move(const uint8_t *p, size_t n, struct pr_request *r, struct pr_who **others)
+{
+	uint32_t len = be32(p + 20);
+
+	r->unreg = p[17] & 2;
+	r->aptpl = p[17] & 1;
+	r->port = be16(p + 18);
+	if (len != n - PR_LIST || r->port != r->who->port) /* the one target port of this nexus' group */
+		return -EINVAL;
+	int k = parse_others(p + PR_LIST, n - PR_LIST, r, others);
+	return k == 1 ? 1 : -EINVAL;
+}
+
+static int parse_basic(const uint8_t *p, size_t n, struct pr_request *r, struct pr_who **others)
+{
+	bool spec_i_pt = p[20] & 8;
+
+	r->all_ports = p[20] & 4;
+	r->aptpl = p[20] & 1;
+	if ((spec_i_pt || r->all_ports || r->aptpl) && r->action != 0 && r->action != 6)
+		return -EINVAL;
+	if (!spec_i_pt)
+		return 0;
+	if (r->action != 0 || n < PR_LIST + 4 || be32(p + PR_LIST) != n - PR_LIST - 4)
+		return -EINVAL;
+	return parse_others(p + PR_LIST + 4, n - PR_LIST - 4, r, others);
+}
+
+/* --- the job --- */
+
+static void run_change(struct lu_job *j)
+{
+	struct scsi_cmd *c = scsi_job_cmd(j);
+	struct pr_change *ch = (struct pr_change *)(uintptr_t)c->scratch[3];
+	struct pr_request *r = (struct pr_request *)(uintptr_t)c->scratch[4];
+	const struct pr_state *old = j->lu->pub.pr;
+	int e = pr_apply(old, r, &ch->out);
+
+	ch->job = j;
+	ch->lu = j->lu;
+	if (!e && ch->out.status == SCSI_GOOD && (ch->out.next->aptpl || (old && old->aptpl))) {
+		ch->save_len = pr_encode(ch->out.next, &ch->save);
+		e = ch->save_len < 0 ? ch->save_len : 0;
+	}
+	if (e)
+		scsi_job_sense(j, SENSE(0xb, 0x55, 0x03), -1);
+	else if (ch->out.status == SCSI_CHECK_CONDITION)
+		scsi_job_sense(j, ch->out.sense, ch->out.sense == SENSE_INVALID_FIELD ? 2 : -1);
+	else if (ch->out.status)
+		scsi_job_status(j, ch->out.status);
+	if (e || ch->out.status) {
+		free(ch->out.next);
+		ch->out.nevents = 0;
+		lu_job_end(j);
+	} else if (ch->save) {
+		ch->task.run = save_on_control;
+		loop_post(scsi_control, &ch->task);
+	} else {
+		publish(ch);
+	}
+}
+
+static void answer(void *ctx)
+{
+	struct pr_change *ch = ctx;
+	struct scsi_cmd *c = ch->cmd;
+	struct pr_request *r = (struct pr_request *)(uintptr_t)c->scratch[4];
+
+	free((void *)r->who);
+	free((void *)r->other);
+	free(r);
+	free(ch->save);
+	free(ch->out.events);
+	free(ch);
+	scsi_job_end(&c->job);
+}
+
+static void aborted_leg(struct round_leg *leg, void *ctx)
+{
+	struct pr_change *ch = ctx;
+
+	lu_wait_aborted(lu_on(ch->cmd->lu, leg->loop), leg, ch->cmd);
+}
+
+/* PREEMPT AND ABORT answers when what it aborted has ended. That wait is no part of the job: a preempted nexus' own
+ * command may be the next job. */
+static void job_done(struct lu_job *j)
+{
+	struct scsi_cmd *c = scsi_job_cmd(j);
+	struct pr_change *ch = (struct pr_change *)(uintptr_t)c->scratch[3];
+
+	for (unsigned i = 0; i < ch->out.nevents; i++)
+		if (ch->out.events[i].abort) {
+			round_start(c->loop, aborted_leg, answer, ch);
+			return;
+		}
+	answer(ch);
+}
+
+static void start_change(struct scsi_cmd *c, struct pr_request *r)
+{
+	struct pr_change *ch = calloc(1, sizeof(*ch));
+
+	if (!ch) {
+		free((void *)r->who);
+		free((void *)r->other);
+		free(r);
+		scsi_reply_sense(c, SENSE(0xb, 0x55, 0x03));
+		return;
+	}
+	ch->cmd = c;
+	c->scratch[3] = (uintptr_t)ch;
+	c->scratch[4] = (uintptr_t)r;
+	scsi_job_with(c, run_change, job_done);
+}
+
+static struct pr_request *make_request(struct scsi_cmd *c)
+{
+	struct pr_request *r = calloc(1, sizeof(*r));
+	struct pr_who *w = calloc(1, sizeof(*w));
+
+	if (!r || !w) {
+		free(r);
+		free(w);
+		return NULL;
+	}
+	who_is(c->nexus, w);
+	w->any_isid = c->lu->conf.pr_by_name;
+	r->who = w;
+	r->action = c->cdb[1] & 0x1f;
+	r->type = c->cdb[2] & 0x0f;
+	return r;
+}
+
+/* PERSISTENT RESERVE OUT, SPC-4 6.16. */
+void pr_out(struct scsi_cmd *c)
+{
+	uint32_t len = be32(c->cdb + 5);
+	uint8_t *p = len >= PR_LIST && len <= PR_LIST_MAX && c->out_len == len ? malloc(len) : NULL;
+	struct pr_request *r = p ? make_request(c) : NULL;
+	struct pr_who *others = NULL;
+
+	if (!p || !r) {
+		free(p);
+		scsi_reply_sense(c, SENSE_PARAM_LENGTH);
+		return;
+	}
+	scsi_data_get(c, 0, p, len);
+	r->key = be64(p);
+	r->new_key = be64(p + 8);
+	int n = r->action == 7 ? parse_move(p, len, r, &others) : parse_basic(p, len, r, &others);
+	bool extra = r->action != 7 && !(p[20] & 8) && len != PR_LIST;
+	bool scope = c->cdb[2] >> 4; /* of the logical unit: 0, the only one */
+	free(p);
+	r->other = others;
+	r->nother = n > 0 ? (unsigned)n : 0;
+	if (n >= 0 && !extra && !scope) {
+		start_change(c, r);
+		return;
+	}
+	free((void *)r->who);
+	free(others);
+	free(r);
+	if (extra)
+		scsi_reply_sense(c, SENSE_PARAM_LENGTH);
+	else if (scope)
+		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, 7);
+	else
+		scsi_reply_sense(c, SENSE_INVALID_PARAM);
+}
+
+/* --- PERSISTENT RESERVE IN, SPC-4 6.15 --- */
+
+static void read_keys(struct scsi_cmd *c, const struct pr_state *s)
+{
+	uint8_t p[8 + 8 * PR_REGS_MAX];
+	unsigned n = s ? s->n : 0;
+
+	put_be32(p, s ? s->generation : 0);
+	put_be32(p + 4, 8 * n);
+	for (unsigned i = 0; i < n; i++)
+		put_be64(p + 8 + 8 * i, s->reg[i].key);
+	scsi_reply_data(c, p, 8 + 8 * n);
+}
+
+static void read_reservation(struct scsi_cmd *c, const struct pr_state *s)
+{
+	uint8_t p[24] = { 0 };
+	bool held = s && s->type;
+
+	put_be32(p, s ? s->generation : 0);
+	put_be32(p + 4, held ? 16 : 0);
+	if (held) {
+		put_be64(p + 8, s->holder >= 0 ? s->reg[s->holder].key : 0); /* all registrants: zero */
+		p[21] = s->type;
+	}
+	scsi_reply_data(c, p, held ? 24 : 8);
+}
+
+static void report_capabilities(struct scsi_cmd *c, const struct pr_state *s)
+{
+	uint8_t p[8] = { 0, 8, 0x1d, 0x80, 0xea, 0x01 }; /* CRH SIP_C ATP_C PTPL_C; TMV; the types */
+
+	p[3] |= s && s->aptpl;
+	scsi_reply_data(c, p, sizeof(p));
+}
+
+static unsigned full_status(const struct pr_state *s, unsigned i, uint8_t *p)
+{
+	const struct pr_reg *g = &s->reg[i];
+	bool holds = s->type && (pr_all_registrants(s->type) || s->holder == (int)i);
+
+	memset(p, 0, 24);
+	put_be64(p, g->key);
+	p[12] = (uint8_t)(holds | (g->who.any_port ? 2 : 0)); /* R_HOLDER, ALL_TG_PT */
+	p[13] = holds ? s->type : 0;
+	put_be16(p + 18, g->who.any_port ? 0 : g->who.port);
+	unsigned n = pr_transport_id(&g->who, p + 24);
+	put_be32(p + 20, n);
+	return 24 + n;
+}
+
+static void read_full_status(struct scsi_cmd *c, const struct pr_state *s)
+{
+	unsigned n = s ? s->n : 0;
+	uint8_t one[24 + PR_TRANSPORT_ID_MAX], *p = malloc(8 + n * sizeof(one));
+	uint32_t len = 8;
+
+	if (!p) {
+		scsi_reply_sense(c, SENSE(0xb, 0x55, 0x03));
+		return;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		unsigned k = full_status(s, i, one);
+		memcpy(p + len, one, k);
+		len += k;
+	}
+	put_be32(p, s ? s->generation : 0);
+	put_be32(p + 4, len - 8);
+	scsi_reply_data(c, p, len);
+	free(p);
+}
+
+void pr_in(struct scsi_cmd *c)
+{
+	static void (*const action[])(struct scsi_cmd *c, const struct pr_state *s) = { read_keys, read_reservation,
+		report_capabilities, read_full_status };
+
+	action[c->cdb[1] & 3](c, c->ll->pub.pr);
+}
+
+/* --- load, end --- */
+
+/* Control thread, before the unit is in use. -EINVAL: what was saved is damaged. */
+int pr_load(struct lu *lu, struct err *e)
+{
+	size_t room = 16 + (size_t)PR_REGS_MAX * 480;
+	uint8_t *p = malloc(room);
+	struct pr_state *s = NULL;
+	int n = p && lu->store->load ? lu->store->load(lu->store->ctx, lu->id, "pr", p, room) : -ENOENT;
+	int r = n < 0 ? 0 : pr_decode(p, (size_t)n, &s);
+
+	free(p);
+	lu->pub.pr = s;
+	if (r)
+		return err_set(e, r, "the saved persistent reservations of volume '%s' are damaged; remove its pr file in the "
+			"state directory to start without them", lu->name);
+	return 0;
+}
+
+void pr_free(struct lu *lu)
+{
+	free((void *)lu->pub.pr);
+	lu->pub.pr = NULL;
+}
