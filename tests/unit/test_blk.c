@@ -262,8 +262,6 @@ static void *home_thread(void *arg)
 	return NULL;
 }
 
-/* Proves that a node with a home runs there, that its frames are popped there and that the caller hears of it on
- * its own loop. */
 static struct loop *popped_on;
 
 static void where_done(struct blk_io *io, void *ctx)
@@ -281,6 +279,8 @@ static void where_submit(struct blk *b, struct blk_io *io)
 
 static const struct blk_ops where_ops = { .name = "where", .filter = true, .submit = where_submit };
 
+/* Proves that a node with a home runs there, that its frames are popped there and that the caller hears of it on
+ * its own loop. */
 static void test_home(void **state)
 {
 	struct err e;

@@ -255,7 +255,6 @@ static void (*const checks[])(void) = {
 	check_random, check_bounds, check_lend_is_stable, check_ownership, check_depth, check_discard,
 };
 
-/* Proves all of the above for each driver, and that no page is lost by any of it. */
 static void run_all(const struct loop_backend *backend)
 {
 	struct err e = { 0 };
@@ -278,11 +277,13 @@ static void run_all(const struct loop_backend *backend)
 	}
 }
 
+/* Proves all of the above for each driver and filter on io_uring, and that no page is lost by any of it. */
 static void test_drivers_on_uring(void **state)
 {
 	run_all(backends[0]);
 }
 
+/* Proves the same on epoll. */
 static void test_drivers_on_epoll(void **state)
 {
 	run_all(backends[1]);
