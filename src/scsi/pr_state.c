@@ -445,7 +445,8 @@ static int hex_byte(const char *s)
 
 	for (int i = 0; i < 2; i++) {
 		char ch = s[i];
-		unsigned d = ch >= '0' && ch <= '9' ? (unsigned)(ch - '0') : ch >= 'a' && ch <= 'f' ? (unsigned)(ch - 'a' + 10)
+		unsigned d = ch >= '0' && ch <= '9' ? (unsigned)(ch - '0')
+			: ch >= 'a' && ch <= 'f' ? (unsigned)(ch - 'a' + 10)
 			: ch >= 'A' && ch <= 'F' ? (unsigned)(ch - 'A' + 10) : 16;
 		if (d == 16)
 			return -1;

@@ -60,7 +60,7 @@ static struct answer run(struct scsi_nexus *by, const uint8_t *cdb, size_t len, 
 	struct answer a = bed_run(by, 0, cdb, len, out, out_len, in);
 
 	if (a.status == SCSI_GOOD)
-		good_seen[cdb[0]][cdb[0] == 0x9e || cdb[0] == 0xa3 ? cdb[1] & 31 : 0] = true;
+		good_seen[cdb[0]][cdb[0] == 0x9e || cdb[0] == 0xa3 || (cdb[0] | 1) == 0x5f ? cdb[1] & 31 : 0] = true;
 	return a;
 }
 
