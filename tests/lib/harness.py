@@ -4,7 +4,7 @@ ports, stopped by pid, and searched for sanitizer reports.
 
 A test program prints one line a case: `ok NAME`, `FAIL NAME (reason)` or `SKIP NAME (reason)`; tests/run counts
 them. Nothing here needs more than Python's standard library."""
-import glob, os, re, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import ctypes, glob, os, re, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FLAVOURS = {  # name: (folder, compiler, meson options)
@@ -62,6 +62,14 @@ class Skip(Exception):
     pass
 
 
+_libc = ctypes.CDLL(None)
+
+
+def die_with_parent():
+    """In a child before exec: SIGKILL when the test that started it is gone, so that nothing is left behind."""
+    _libc.prctl(1, signal.SIGKILL)
+
+
 def flavour_dir(flavour):
     return os.path.join(ROOT, FLAVOURS[flavour][0])
 
@@ -99,7 +107,7 @@ def run(cmd, timeout, env=None, **kw):
 def stream(cmd, timeout, env, on_line, **kw):
     """Like run(), with on_line(text) for each line as it comes."""
     p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                         env=dict(os.environ, **env), start_new_session=True, text=True, errors="replace", **kw)
+                         env=dict(os.environ, **env), start_new_session=True, preexec_fn=die_with_parent, text=True, errors="replace", **kw)
     over = threading.Event()
 
     def stop():
@@ -197,7 +205,7 @@ class Server:
     def start(self, wait=True):
         self.log = open(os.path.join(self.dir, "log"), "ab")
         self.proc = subprocess.Popen(self.cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log,
-                                     env=self.env, start_new_session=True)
+                                     env=self.env, start_new_session=True, preexec_fn=die_with_parent)
         if wait:
             self.wait_ready()
 
