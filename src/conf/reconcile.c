@@ -487,18 +487,12 @@ static void disks_retire(struct server *s, struct conf *c)
 	}
 }
 
-static bool rules_changed(struct conf *old, struct conf *new, const struct conf_target *t)
+/* Secrets lie outside the targets: a change of any user renews all rules, which costs nothing. */
+static bool rules_changed(const json_t *old, const json_t *new, const char *target)
 {
-	struct conf_target *o = conf_target(old, t->name);
-
-	/* Secrets lie outside the target; a change of any user renews all rules, which costs nothing. */
-	json_t *x = conf_to_json(&conf_root_type, old, true), *y = conf_to_json(&conf_root_type, new, true);
-	bool changed = !o || !json_equal(json_object_get(x, "users"), json_object_get(y, "users")) ||
-		!json_equal(json_object_get(json_object_get(x, "targets"), t->name),
-			json_object_get(json_object_get(y, "targets"), t->name));
-	json_decref(x);
-	json_decref(y);
-	return changed;
+	return !json_equal(json_object_get(old, "users"), json_object_get(new, "users")) ||
+		!json_equal(json_object_get(json_object_get(old, "targets"), target),
+			json_object_get(json_object_get(new, "targets"), target));
 }
 
 static int targets_add(struct server *s, struct conf *c, struct err *e)
@@ -521,33 +515,31 @@ static void targets_drop_unknown(struct server *s)
 			target_free(t);
 }
 
+static void publish_target(struct target *t, const json_t *old, const json_t *new)
+{
+	if (t->removing)
+		return;
+	if (!conf_target(&t->server->conf, t->name)) {
+		target_remove(t);
+		return;
+	}
+	if (t->known && rules_changed(old, new, t->name))
+		target_rules(t);
+	target_publish(t);
+}
+
 static void publish(struct server *s, struct conf *old)
 {
+	json_t *x = conf_to_json(&conf_root_type, old, true), *y = conf_to_json(&conf_root_type, &s->conf, true);
 	struct target *t, *tmp;
 	struct err e = { 0 };
 
 	if (discovery_rules(s, &e) < 0)
 		log_error("discovery rules not set reason=\"%s\"", e.text);
-	list_for_each_safe(t, tmp, &s->targets, node) {
-		const struct conf_target *ct = conf_target(&s->conf, t->name);
-		if (t->removing)
-			continue;
-		if (!ct) {
-			target_remove(t);
-			continue;
-		}
-		if (t->known && rules_changed(old, &s->conf, ct))
-			target_rules(t);
-		target_publish(t);
-	}
-}
-
-static void restart_needed(struct conf *old, struct conf *new)
-{
-	json_t *x = conf_to_json(&conf_root_type, old, true), *y = conf_to_json(&conf_root_type, new, true);
-
-	if (!json_equal(json_object_get(x, "server"), json_object_get(y, "server")))
+	if (s->started && !json_equal(json_object_get(x, "server"), json_object_get(y, "server")))
 		log_warn("server options changed; they take effect at the next start");
+	list_for_each_safe(t, tmp, &s->targets, node)
+		publish_target(t, x, y);
 	json_decref(x);
 	json_decref(y);
 }
@@ -579,8 +571,6 @@ int server_apply(struct server *s, struct conf *c, struct err *e)
 	}
 	disks_retire(s, c);
 	list_splice_tail(&s->disks, &fresh);
-	if (s->started)
-		restart_needed(&old, c);
 	s->conf = *c;
 	*c = (struct conf){ 0 };
 	s->announce = true;

@@ -148,7 +148,7 @@ static int set_option(const struct conf_type *type, void *obj, const char *name,
 	return found ? 0 : unknown_option(type, obj, name, e);
 }
 
-static int by_name(const void *a, const void *b)
+int conf_name_order(const void *a, const void *b)
 {
 	const char *x = *(char *const *)a, *y = *(char *const *)b;
 	size_t n = strlen(x), m = strlen(y);
@@ -234,7 +234,7 @@ static int parse_map(const struct conf_type *type, struct conf_list *list, json_
 		}
 		list->n++;
 	}
-	qsort(list->items, list->n, type->bytes, by_name);
+	qsort(list->items, list->n, type->bytes, conf_name_order);
 	return 0;
 }
 

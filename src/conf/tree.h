@@ -20,7 +20,7 @@ struct conf_list { void *items; unsigned n; }; /* objects of one type, or char *
 enum conf_link_kind {
 	CONF_ONE,   /* the object itself lies at `at` */
 	CONF_ARRAY, /* conf_list of objects; paths say the index from 0 */
-	CONF_MAP,   /* conf_list of objects that begin with char *name, sorted by name */
+	CONF_MAP,   /* conf_list of objects that begin with char *name, in conf_name_order() */
 	CONF_NAMES, /* conf_list of char * */
 };
 
@@ -123,9 +123,13 @@ bool conf_equal(const struct conf_type *type, void *a, void *b);
 /* JSON Schema (2020-12) of a configuration file. */
 json_t *conf_json_schema(void);
 
-/* Rules that need the whole tree: references, numbers, names, secrets, open portals. Normalizes target names. */
+/* For qsort and bsearch over objects that begin with their name: numbers by value, then texts. */
+int  conf_name_order(const void *a, const void *b);
+
+/* Rules that need the whole tree: references, numbers, names, secrets, open portals. Normalizes the names of targets
+ * and gives each portal's address its port. */
 int  conf_validate(struct conf *c, struct err *e);
-/* An element by name; NULL when there is none. */
+/* An element by name, of a valid tree; NULL when there is none. */
 struct conf_volume *conf_volume(const struct conf *c, const char *name);
 struct conf_target *conf_target(const struct conf *c, const char *name);
 struct conf_user *conf_user(const struct conf *c, const char *name);

@@ -13,12 +13,7 @@ enum { CHAP_SECRET_MAX = 255 };
 
 static void *find(const struct conf_list *list, size_t bytes, const char *name)
 {
-	for (unsigned i = 0; name && i < list->n; i++) {
-		void *item = (char *)list->items + i * bytes;
-		if (strcmp(*(char **)item, name) == 0)
-			return item;
-	}
-	return NULL;
+	return name && list->n ? bsearch(&name, list->items, list->n, bytes, conf_name_order) : NULL;
 }
 
 struct conf_volume *conf_volume(const struct conf *c, const char *name)
@@ -227,7 +222,7 @@ static int check_target(const struct conf *c, struct conf_target *t, struct err 
 	return r < 0 ? r : check_open(c, t, e);
 }
 
-static int check_targets(const struct conf *c, struct err *e)
+static int check_targets(struct conf *c, struct err *e)
 {
 	struct conf_target *t = c->targets.items;
 	char path[ERR_PATH_MAX];
@@ -245,6 +240,26 @@ static int check_targets(const struct conf *c, struct err *e)
 			return r;
 		}
 	}
+	if (c->targets.n) /* case was folded */
+		qsort(c->targets.items, c->targets.n, sizeof(struct conf_target), conf_name_order);
+	return 0;
+}
+
+/* "192.0.2.1", "::1", "[::1]" get their port, so that an address has one spelling and a reload sees what changed. */
+static int give_port(struct conf_portal *p, struct err *e)
+{
+	const char *colon = strchr(p->listen, ':');
+	bool bare6 = p->listen[0] != '[' && colon && strchr(colon + 1, ':');
+	char *full;
+
+	if (!p->listen[0])
+		return err_set(e, -EINVAL, "is empty: write an address, such as 192.0.2.1:3260");
+	if (!bare6 && colon && p->listen[strlen(p->listen) - 1] != ']')
+		return 0;
+	if (asprintf(&full, bare6 ? "[%s]:3260" : "%s:3260", p->listen) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	free(p->listen);
+	p->listen = full;
 	return 0;
 }
 
@@ -255,13 +270,17 @@ static int check_portals(const struct conf *c, struct err *e)
 
 	if (c->portals.n > LIM_PORTALS)
 		return err_at(e, -EINVAL, "portals", "more than %d portals", LIM_PORTALS);
-	for (unsigned i = 0; i < c->portals.n; i++)
-		for (unsigned k = 0; k < i; k++) {
-			if (strcmp(p[i].listen, p[k].listen) != 0)
-				continue;
+	for (unsigned i = 0; i < c->portals.n; i++) {
+		int r = give_port(&p[i], e);
+		for (unsigned k = 0; r == 0 && k < i; k++)
+			if (strcmp(p[i].listen, p[k].listen) == 0)
+				r = err_set(e, -EINVAL, "%.64s is there twice", p[i].listen);
+		if (r < 0) {
 			snprintf(at, sizeof(at), "portals/%u/listen", i);
-			return err_at(e, -EINVAL, at, "%.64s is there twice", p[i].listen);
+			err_prefix(e, at);
+			return r;
 		}
+	}
 	return 0;
 }
 

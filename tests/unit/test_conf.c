@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -131,7 +132,8 @@ static const struct { const char *text, *path, *says; } mistakes[] = {
 	{ "portals: [{group: 1}]", "portals/0/listen", "is required" },
 	{ "portals: [{listen: a, group: 0}]", "portals/0/group", "below the minimum" },
 	{ "portals: [{listen: a, group: 65536}]", "portals/0/group", "above the maximum" },
-	{ "portals: ['127.0.0.1', '127.0.0.1']", "portals/1/listen", "is there twice" },
+	{ "portals: ['127.0.0.1', '127.0.0.1:3260']", "portals/1/listen", "is there twice" },
+	{ "portals: ['']", "portals/0/listen", "is" },
 	{ "server: {loop: fast}", "server/loop", "none of auto, uring, epoll" },
 	{ "server: {cores: many}", "server/cores", "whole number" },
 	{ "server: 3", "server", "must be a map" },
@@ -199,19 +201,43 @@ static void test_mistakes(void **state)
 	}
 }
 
-/* Proves that nesting is bounded (LIM_CONF_DEPTH), in both forms. */
+/* Proves that nesting is bounded (LIM_CONF_DEPTH) where it is well formed, in both forms. */
 static void test_depth(void **state)
 {
 	char text[8001] = "a: ";
 	struct err e = { 0 };
-	struct conf c;
+	json_t *doc = NULL;
 
-	memset(text + 3, '[', 2000);
-	assert_true(load(text, &c, &e) < 0);
+	memset(text + 3, '[', LIM_CONF_DEPTH);
+	memset(text + 3 + LIM_CONF_DEPTH, ']', LIM_CONF_DEPTH);
+	assert_int_equal(conf_text(text, strlen(text), &doc, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "nested too deeply"));
+	assert_int_equal(conf_text("a: [[[[b]]]]", 12, &doc, &e), 0);
+	json_decref(doc);
 	memset(text, 0, sizeof(text));
-	for (unsigned i = 0; i < 1000; i++)
-		strcat(text, "{\"a\":");
-	assert_true(load(text, &c, &e) < 0);
+	memset(text, '[', 4000);
+	memset(text + 4000, ']', 4000);
+	text[0] = '{';
+	assert_true(conf_text(text, strlen(text), &doc, &e) < 0);
+}
+
+/* Proves that an address without a port gets the port of iSCSI, so that each has one spelling. */
+static void test_port(void **state)
+{
+	static const char *const pairs[][2] = {
+		{ "192.0.2.1", "192.0.2.1:3260" }, { "192.0.2.1:1", "192.0.2.1:1" }, { "[::1]", "[::1]:3260" },
+		{ "[::1]:7", "[::1]:7" }, { "::1", "[::1]:3260" }, { "localhost", "localhost:3260" },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(pairs); i++) {
+		char text[80];
+		struct err e = { 0 };
+		struct conf c;
+		snprintf(text, sizeof(text), "portals: ['%s']", pairs[i][0]);
+		assert_int_equal(load(text, &c, &e), 0);
+		assert_string_equal(((struct conf_portal *)c.portals.items)->listen, pairs[i][1]);
+		conf_free(&conf_root_type, &c);
+	}
 }
 
 /* Proves which addresses count as this machine only. */
@@ -256,7 +282,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_whole), cmocka_unit_test(test_two_forms), cmocka_unit_test(test_secrets_hidden),
-		cmocka_unit_test(test_mistakes), cmocka_unit_test(test_depth), cmocka_unit_test(test_loopback),
+		cmocka_unit_test(test_mistakes), cmocka_unit_test(test_depth), cmocka_unit_test(test_port),
+		cmocka_unit_test(test_loopback),
 		cmocka_unit_test(test_schema),
 	};
 

@@ -94,6 +94,7 @@ static void test_defaults(void **state)
 	load("--ram 1M --listen :3261 --listen [::1] --target iqn.2026-11.com.example:T", &c);
 	assert_string_equal(((struct conf_portal *)c.portals.items)[0].listen, "127.0.0.1:3261");
 	assert_int_equal(c.portals.n, 2);
+	assert_string_equal(((struct conf_portal *)c.portals.items)[1].listen, "[::1]:3260");
 	assert_non_null(conf_target(&c, "iqn.2026-11.com.example:t"));
 	conf_free(&conf_root_type, &c);
 }
