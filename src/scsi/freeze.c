@@ -55,25 +55,13 @@ static void freeze_leg(struct round_leg *leg, void *ctx)
 	lu_wait_range(ll, leg, fz->off, fz->len, fz->own);
 }
 
-static void resume_held(struct lu_loop *ll)
-{
-	struct scsi_cmd *c, *tmp;
-
-	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
-		if (c->state == SCSI_CMD_HELD && !lu_frozen(ll, c->off, c->len)) {
-			c->state = SCSI_CMD_RUNNING;
-			c->resume(c);
-		}
-	}
-}
-
 static void thaw_leg(struct round_leg *leg, void *ctx)
 {
 	struct lu_freeze *fz = ctx;
 	struct lu_loop *ll = lu_on(fz->lu, leg->loop);
 
 	list_del(&fz->at[loop_index(leg->loop)].node);
-	resume_held(ll);
+	lu_resume(ll);
 	round_leg_done(leg);
 }
 

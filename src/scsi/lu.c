@@ -56,6 +56,7 @@ static void publish_leg(struct round_leg *leg, void *ctx)
 	struct lu_loop *ll = lu_on(j->lu, leg->loop);
 
 	ll->pub = j->lu->pub; /* stable: home runs no other job until this round is over */
+	ll->shift = (uint8_t)__builtin_ctz(ll->pub.bs);
 	if (j->ua)
 		ua_broadcast(ll, j->ua, j->ua_except);
 	round_leg_done(leg);
@@ -84,7 +85,7 @@ void lu_derive(struct lu *lu)
 		(p->pr && p->pr->type ? LU_PERSISTENT : 0);
 	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
 		p->alert |= LU_WRITE_PROTECT;
-	p->nblk = p->blk ? atomic_load_explicit(&p->blk->bytes, memory_order_relaxed) / lu->bs : 0;
+	p->nblk = p->blk ? blk_bytes(p->blk) / p->bs : 0;
 }
 
 int lu_prevent(struct lu *lu, uint64_t id, bool prevent)
@@ -109,11 +110,46 @@ int lu_prevent(struct lu *lu, uint64_t id, bool prevent)
 
 /* --- entering and waiting --- */
 
+/* SAM-5 8.6: an ORDERED command runs after all older ones of its nexus and before all newer ones; HEAD OF QUEUE
+ * passes. Commands of different nexuses are not ordered: nobody could tell. */
+static bool ordered_behind(const struct lu_loop *ll, const struct scsi_cmd *c)
+{
+	const struct scsi_cmd *older;
+
+	if (c->attr == SCSI_HEAD_OF_QUEUE)
+		return false;
+	list_for_each(older, &ll->cmds, in_lu) {
+		if (older == c)
+			return false;
+		if (older->nexus == c->nexus && (c->attr == SCSI_ORDERED || older->attr == SCSI_ORDERED))
+			return true;
+	}
+	return false;
+}
+
+/* The one place where a command that could run may have to wait. */
+static inline bool must_wait(const struct lu_loop *ll, const struct scsi_cmd *c)
+{
+	if (unlikely(!list_empty(&ll->frozen)) && c->len && lu_frozen(ll, c->off, c->len))
+		return true;
+	return unlikely(ll->ordered) && ordered_behind(ll, c);
+}
+
+void lu_resume(struct lu_loop *ll)
+{
+	struct scsi_cmd *c, *tmp;
+
+	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
+		if (c->state == SCSI_CMD_HELD && !must_wait(ll, c)) {
+			c->state = SCSI_CMD_RUNNING;
+			c->resume(c);
+		}
+	}
+}
+
 void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c))
 {
-	struct lu_loop *ll = c->ll;
-
-	if (unlikely(!list_empty(&ll->frozen)) && c->len && lu_frozen(ll, c->off, c->len)) {
+	if (must_wait(c->ll, c)) {
 		c->resume = fn;
 		c->state = SCSI_CMD_HELD;
 		return;
@@ -290,21 +326,29 @@ static int lu_identify(struct lu *lu, const struct blk *blk, struct err *e)
 	return r;
 }
 
-/* Block sizes, once the medium below is known. */
-static int lu_fit(struct lu *lu, const struct blk *blk, struct err *e)
+/* Block sizes and what else follows from the medium below. */
+struct lu_fit { uint32_t bs, pbs; bool thin; };
+
+static int lu_fit(const struct lu *lu, const struct blk *blk, struct lu_fit *fit, struct err *e)
 {
 	uint64_t bs = lu->conf.bs ? lu->conf.bs : MAX(512u, blk->block_bytes);
 
-	if (lu->bs && lu->bs != bs && !lu->conf.bs)
-		bs = lu->bs; /* initiators have seen this size already */
 	if (bs < blk->block_bytes)
 		return err_at(e, -EINVAL, "bs", "block size %llu is below the %u that %s demands",
 			(unsigned long long)bs, blk->block_bytes, blk->name);
-	lu->bs = (uint32_t)bs;
-	lu->pbs = (uint32_t)(lu->conf.pbs ? lu->conf.pbs : MAX(4096u, blk->phys_bytes));
-	lu->pbs = MAX(lu->pbs, lu->bs);
-	lu->thin = blk->caps & BLK_CAN_DISCARD;
+	fit->bs = (uint32_t)bs;
+	fit->pbs = (uint32_t)(lu->conf.pbs ? lu->conf.pbs : MAX(4096u, blk->phys_bytes));
+	fit->pbs = MAX(fit->pbs, fit->bs);
+	fit->thin = blk->caps & BLK_CAN_DISCARD;
 	return 0;
+}
+
+static void lu_set(struct lu_pub *p, struct blk *blk, const struct lu_fit *fit)
+{
+	p->blk = blk;
+	p->bs = fit->bs;
+	p->pbs = fit->pbs;
+	p->thin = fit->thin;
 }
 
 static struct lu_loop *lu_loop_new(struct lu *lu, struct loop *l, const struct scsi_optab *ops)
@@ -317,7 +361,7 @@ static struct lu_loop *lu_loop_new(struct lu *lu, struct loop *l, const struct s
 	ll->lu = lu;
 	ll->loop = l;
 	ll->ops = ops;
-	ll->shift = (uint8_t)__builtin_ctz(lu->bs);
+	ll->shift = (uint8_t)__builtin_ctz(lu->pub.bs);
 	ll->pub = lu->pub;
 	ll->seq = 1;
 	list_init(&ll->cmds);
@@ -405,14 +449,12 @@ int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const
 	struct lu *lu = lu_alloc(type, name, conf, store);
 	if (!lu)
 		return err_set(e, -ENOMEM, "out of memory");
-	lu->bs = conf->bs ? (uint32_t)conf->bs : 512;
-	lu->pbs = conf->pbs ? (uint32_t)conf->pbs : 4096;
+	struct lu_fit fit = { conf->bs ? (uint32_t)conf->bs : 512, conf->pbs ? (uint32_t)conf->pbs : 4096, false };
 	r = lu_identify(lu, blk, e);
-	if (!r && blk) {
-		lu->bs = 0;
-		r = lu_fit(lu, blk, e);
-	}
-	lu->blk = lu->pub.blk = blk;
+	if (!r && blk)
+		r = lu_fit(lu, blk, &fit, e);
+	lu->blk = blk;
+	lu_set(&lu->pub, blk, &fit);
 	if (!r && type->open)
 		r = type->open(lu, e);
 	r = r ? r : pr_load(lu, e);
@@ -431,7 +473,7 @@ int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const
 
 /* --- changes from the control thread --- */
 
-struct control_job { struct lu_job job; struct blk *blk; uint64_t nblk; };
+struct control_job { struct lu_job job; struct blk *blk; struct lu_fit fit; };
 
 static void close_start(struct lu *lu);
 
@@ -444,13 +486,15 @@ static void control_job_done(struct lu_job *j)
 		close_start(lu);
 }
 
-static int control_job(struct lu *lu, struct blk *blk, void (*run)(struct lu_job *j))
+static int control_job(struct lu *lu, struct blk *blk, const struct lu_fit *fit, void (*run)(struct lu_job *j))
 {
 	struct control_job *cj = calloc(1, sizeof(*cj));
 
 	if (!cj)
 		return -ENOMEM;
 	cj->blk = blk;
+	if (fit)
+		cj->fit = *fit;
 	lu->control_jobs++;
 	lu_job_start(&cj->job, lu, scsi_control, run, control_job_done);
 	return 0;
@@ -458,7 +502,9 @@ static int control_job(struct lu *lu, struct blk *blk, void (*run)(struct lu_job
 
 static void run_attach(struct lu_job *j)
 {
-	j->lu->pub.blk = container_of(j, struct control_job, job)->blk;
+	const struct control_job *cj = container_of(j, struct control_job, job);
+
+	lu_set(&j->lu->pub, cj->blk, &cj->fit);
 	j->ua = UA_MEDIUM_CHANGED;
 	lu_publish(j);
 }
@@ -467,18 +513,14 @@ int lu_attach(struct lu *lu, struct blk *blk, struct err *e)
 {
 	if (lu->blk)
 		return err_set(e, -EBUSY, "%s has its medium already", lu->name);
-	uint32_t bs = lu->bs;
-	int r = lu_fit(lu, blk, e);
+	struct lu_fit fit;
+	int r = lu_fit(lu, blk, &fit, e);
 	if (r)
 		return r;
-	if (lu->bs != bs)
-		return err_at(e, -EINVAL, "bs", "block size changed from %u to %u", bs, lu->bs);
-	lu->blk = blk;
-	r = control_job(lu, blk, run_attach);
-	if (r) {
-		lu->blk = NULL;
+	r = control_job(lu, blk, &fit, run_attach);
+	if (r)
 		return err_set(e, r, "out of memory");
-	}
+	lu->blk = blk;
 	return 0;
 }
 
@@ -493,7 +535,7 @@ static void run_capacity(struct lu_job *j)
 
 void lu_capacity_changed(struct lu *lu)
 {
-	control_job(lu, NULL, run_capacity); /* out of memory: the next poll of the size tries again */
+	control_job(lu, NULL, NULL, run_capacity); /* out of memory: the next poll of the size tries again */
 }
 
 /* --- closing --- */
@@ -541,7 +583,7 @@ const char *lu_name(const struct lu *lu)
 
 uint64_t lu_bytes(const struct lu *lu)
 {
-	return lu->blk ? atomic_load_explicit(&lu->blk->bytes, memory_order_relaxed) / lu->bs * lu->bs : 0;
+	return lu->blk ? blk_bytes(lu->blk) / 512 * 512 : 0;
 }
 
 struct blk *lu_blk(struct lu *lu)

@@ -184,7 +184,7 @@ static bool select_descriptor(struct select *s, unsigned at, unsigned len)
 	uint64_t nblk = len == 16 ? be64(p) : be32(p), bs = len == 16 ? be32(p + 12) : be24(p + 5);
 	uint64_t all = len == 16 ? UINT64_MAX : UINT32_MAX;
 
-	if (bs != lu->bs)
+	if (bs != lu->pub.bs)
 		return bad(s, SENSE_INVALID_PARAM, at + (len == 16 ? 12 : 5));
 	if (nblk && nblk != lu->pub.nblk && nblk != all)
 		return bad(s, SENSE_INVALID_PARAM, at);

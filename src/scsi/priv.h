@@ -48,6 +48,8 @@ struct lu_pub {
 	uint32_t    not_ready;    /* SENSE(), 0 = ready */
 	bool        wce, d_sense, swp;
 	bool        ejected;
+	bool        thin;         /* unmap frees space */
+	uint32_t    bs, pbs;      /* logical and physical block, bytes; bs changes at most on the first attach */
 	uint8_t     mode[MODE_PAGES_MAX][MODE_PAGE_MAX];  /* current values */
 	uint8_t     saved[MODE_PAGES_MAX][MODE_PAGE_MAX];
 };
@@ -72,6 +74,7 @@ struct lu_loop {
 	struct list  cmds;           /* scsi_cmd.in_lu, in order of arrival */
 	struct list  frozen;         /* freeze_at.node: ranges that new commands must not enter */
 	struct list  waits;          /* lu_wait.node */
+	unsigned     ordered;        /* ORDERED commands in cmds */
 	unsigned     users;          /* task management, freezes: reasons to stay besides cmds */
 	uint64_t     seq;
 	uint64_t     stat[6];        /* in the order of struct lu_stats; written here, read anywhere */
@@ -84,8 +87,6 @@ struct lu {
 	const struct lu_store *store;
 	uint8_t         id[16];
 	char            serial[65];
-	uint32_t        bs, pbs;
-	bool            thin;         /* unmap frees space */
 	struct loop    *home;
 	struct blk     *blk;          /* control thread */
 	struct lu_pub   pub;          /* home: the truth */
@@ -223,8 +224,10 @@ void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run
 void lu_job_end(struct lu_job *j);     /* home */
 void lu_publish(struct lu_job *j);     /* home: copies lu->pub to every loop with j's unit attention, ends j */
 void lu_derive(struct lu *lu);         /* home: pub's flags from its facts */
-/* Runs fn on the command's behalf once no frozen range overlaps c->off, c->len. */
+/* Runs fn on the command's behalf once no frozen range overlaps c->off, c->len, and its task attribute lets it. */
 void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c));
+/* Something that held commands is over: those that nothing holds any more go on. */
+void lu_resume(struct lu_loop *ll);
 void lu_wait_check(struct lu_loop *ll);
 /* Ends leg when the commands have ended: RUNNING ones in off, len but `except`; or, with len 0, those marked
  * must_abort that came before now; all of them with everything. */

@@ -31,7 +31,7 @@ int64_t sbc_write_same_prepare(struct scsi_cmd *c)
 	c->len = c->nblk << c->ll->shift;
 	if (c->nblk > SBC_SAME_MAX) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, c->op->nblk.at, -1);
-	} else if ((c->cdb[1] & UNMAP) && !c->lu->thin) {
+	} else if ((c->cdb[1] & UNMAP) && !c->ll->pub.thin) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 1, 3);
 	} else if (c->room_out != want) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 1, -1);
@@ -129,7 +129,7 @@ int64_t sbc_unmap_prepare(struct scsi_cmd *c)
 {
 	uint64_t want = scsi_field(c->cdb, c->op->param);
 
-	if (!c->lu->thin) {
+	if (!c->ll->pub.thin) {
 		scsi_reply_sense(c, SENSE_INVALID_OPCODE);
 		return -1;
 	}

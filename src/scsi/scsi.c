@@ -243,6 +243,7 @@ void scsi_begin(struct scsi_cmd *c)
 	c->ll = ll = itl->ll;
 	c->lu = ll->lu;
 	c->seq = ll->seq++;
+	ll->ordered += c->attr == SCSI_ORDERED;
 	list_add_tail(&ll->cmds, &c->in_lu);
 
 	c->op = begin_find(c);
@@ -314,6 +315,10 @@ void scsi_end(struct scsi_cmd *c)
 	if (likely(ll != NULL)) {
 		list_del(&c->in_lu);
 		count(ll, c);
+		if (unlikely(ll->ordered)) {
+			ll->ordered -= c->attr == SCSI_ORDERED;
+			lu_resume(ll);
+		}
 	}
 	if (unlikely(c->must_abort)) {
 		c->aborted = true; /* the transport may still be receiving into the pages: it frees them */

@@ -109,7 +109,7 @@ static int vpd_extended(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
 	memset(p, 0, 60);
 	p[1] = 0x07; /* HEADSUP, ORDSUP, SIMPSUP */
-	p[2] = c->lu->pub.wce ? 0x01 : 0x00; /* V_SUP: a volatile cache is supported */
+	p[2] = c->ll->pub.wce ? 0x01 : 0x00; /* V_SUP: a volatile cache is supported */
 	p[9] = LIM_SENSE; /* maximum supported sense data length */
 	return 60;
 }
@@ -118,18 +118,17 @@ static int vpd_extended(struct scsi_cmd *c, uint8_t *p, size_t n)
 
 static int vpd_block_limits(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
-	const struct lu *lu = c->lu;
 	unsigned shift = c->ll->shift;
 	struct blk *b = c->ll->pub.blk;
 	uint32_t unmap = b && b->discard_bytes ? b->discard_bytes : 4096;
 
 	memset(p, 0, 60);
 	p[1] = SBC_CAW_MAX;
-	put_be16(p + 2, (uint16_t)(lu->pbs >> shift)); /* optimal transfer length granularity */
+	put_be16(p + 2, (uint16_t)(c->ll->pub.pbs >> shift)); /* optimal transfer length granularity */
 	put_be32(p + 4, LIM_TRANSFER >> shift);
 	put_be32(p + 8, (1u << 20) >> shift);
 	put_be32(p + 12, LIM_TRANSFER >> shift); /* prefetch */
-	if (lu->thin) {
+	if (c->ll->pub.thin) {
 		put_be32(p + 16, UINT32_MAX);
 		put_be32(p + 20, SBC_UNMAP_MAX);
 		put_be32(p + 24, MAX(unmap >> shift, 1u));
@@ -152,7 +151,7 @@ static int vpd_characteristics(struct scsi_cmd *c, uint8_t *p, size_t n)
 static int vpd_provisioning(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
 	memset(p, 0, 4);
-	if (c->lu->thin) {
+	if (c->ll->pub.thin) {
 		p[1] = 0xe4; /* LBPU, LBPWS, LBPWS10, LBPRZ = 001b: unmapped reads as zeros */
 		p[2] = 0x02; /* thin provisioned */
 	}

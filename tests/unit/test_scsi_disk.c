@@ -76,7 +76,7 @@ static void fill(uint8_t *p, size_t len, unsigned seed)
 /* Blocks lba.. hold want. */
 static void expect(uint64_t lba, uint32_t nblk, const uint8_t *want)
 {
-	uint32_t bs = lu->bs;
+	uint32_t bs = lu->pub.bs;
 	struct answer a = bed_rw(n, 0, false, lba, nblk, NULL, nblk * bs);
 
 	assert_good(a);
@@ -586,15 +586,20 @@ static void attach(void **state)
 	assert_sense(RUN(n, 1, 0x00), 2, 0x04, 0x03);
 	assert_sense(RUN(n, 1, 0x25), 2, 0x04, 0x03);
 	assert_good(RUN(n, 1, 0x12, 0, 0, 0, 36));
-	assert_int_equal(lu_attach(absent, bed_ram(1 << 20), &e), 0);
+	struct blk *blk = bed_ram(1 << 20);
+	blk->block_bytes = 4096; /* a device that demands more than the 512 assumed so far */
+	assert_int_equal(lu_attach(absent, blk, &e), 0);
 	bed_settle();
 	assert_sense(RUN(n, 1, 0x00), 6, 0x28, 0);
-	assert_int_equal(be32(RUN(n, 1, 0x25).data), 2047);
-	atomic_store(&lu_blk(absent)->bytes, 1 << 19); /* pretend: ram does not grow */
+	assert_int_equal(be32(RUN(n, 1, 0x25).data), 255);
+	assert_int_equal(be32(RUN(n, 1, 0x25).data + 4), 4096);
+	assert_int_equal(bed_rw(n2, 1, false, 0, 1, NULL, 4096).status, SCSI_CHECK_CONDITION);
+	assert_int_equal(bed_rw(n, 1, false, 255, 1, NULL, 4096).len, 4096);
+	atomic_store(&lu_blk(absent)->bytes, 1 << 19); /* pretend: ram does not change */
 	lu_capacity_changed(absent);
 	bed_settle();
 	assert_sense(RUN(n, 1, 0x00), 6, 0x2a, 0x09);
-	assert_int_equal(be32(RUN(n, 1, 0x25).data), 1023);
+	assert_int_equal(be32(RUN(n, 1, 0x25).data), 127);
 	bed_map(both, 1);
 	bed_close(absent);
 	bed_ready(n, 0);

@@ -49,10 +49,6 @@ static void finish(struct answer *a)
 {
 	bed_until(&a->done);
 	bed_free(a);
-}
-
-static void leave(struct answer *a)
-{
 	free(a->data);
 	a->data = NULL;
 }
@@ -87,11 +83,10 @@ static void compare_and_write_holds(void **state)
 	finish(&other);
 	finish(&caw);
 	assert_good(caw);
+	bed_until(&late.done);
+	assert_memory_equal(late.data + 512, data + 512, 512); /* it saw what was written */
 	finish(&late);
 	assert_good(late);
-	assert_memory_equal(late.data + 512, data + 512, 512); /* it saw what was written */
-	leave(&late);
-	leave(&other);
 }
 
 /* Many COMPARE AND WRITE commands of two loops on one block: each that succeeds saw the value of the one before. */
@@ -273,6 +268,55 @@ static void unmap_held(void **state)
 	assert_int_equal(valve.op_seen[BLK_DISCARD], 2);
 }
 
+static void start_attr(struct answer *a, struct scsi_nexus *by, uint8_t lba, uint8_t attr)
+{
+	struct scsi_cmd *c = bed_cmd(a, by, 0, CDB(0x28, 0, 0, 0, 0, lba, 0, 0, 1), 512, 0);
+
+	c->attr = attr;
+	bed_start_cmd(c, NULL);
+}
+
+/* An ORDERED command starts when the older ones of its nexus have ended and holds the newer ones; HEAD OF QUEUE
+ * and other nexuses pass; aborting it lets the others go; SAM-5 8.6. */
+static void ordered(void **state)
+{
+	struct answer old, ord, late, head, other;
+
+	valve.hold = true;
+	start_attr(&old, n, 1, SCSI_SIMPLE);
+	start_attr(&ord, n, 2, SCSI_ORDERED);
+	start_attr(&late, n, 3, SCSI_SIMPLE);
+	start_attr(&head, n, 4, SCSI_HEAD_OF_QUEUE);
+	start_attr(&other, n2, 5, SCSI_SIMPLE);
+	bed_settle();
+	assert_int_equal(valve.nheld, 3);
+	assert_int_equal(ord.cmd->state, SCSI_CMD_HELD);
+	valve_release(0);
+	finish(&old);
+	bed_settle();
+	assert_int_equal(valve.nheld, 3);
+	assert_int_equal(ord.cmd->state, SCSI_CMD_RUNNING);
+	assert_int_equal(late.cmd->state, SCSI_CMD_HELD);
+	valve_open();
+	finish(&ord);
+	finish(&late);
+	finish(&head);
+	finish(&other);
+	valve.hold = true;
+	start_attr(&old, n, 1, SCSI_SIMPLE);
+	start_attr(&ord, n, 2, SCSI_ORDERED);
+	start_attr(&late, n, 3, SCSI_SIMPLE);
+	struct bed_tmf t;
+	bed_tmf_start(&t, n, 0, SCSI_ABORT_TASK, ord.cmd->tag);
+	bed_until(&t.done);
+	assert_true(ord.aborted);
+	bed_free(&ord);
+	assert_int_equal(late.cmd->state, SCSI_CMD_RUNNING);
+	valve_open();
+	finish(&old);
+	finish(&late);
+}
+
 /* A unit leaves while a command of it hangs: it closes only when that has ended. */
 static void close_waits(void **state)
 {
@@ -299,7 +343,7 @@ static void close_waits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(compare_and_write_holds), T(compare_and_write_counts), T(abort_waits),
-		T(abort_waiting), T(clear_task_set), T(ghost_write), T(no_deadlock), T(unmap_held), T(close_waits) };
+		T(abort_waiting), T(clear_task_set), T(ghost_write), T(no_deadlock), T(unmap_held), T(ordered), T(close_waits) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
