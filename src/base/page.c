@@ -78,6 +78,7 @@ int page_arena_init(uint64_t max_bytes, struct err *e)
 		max_bytes = max_bytes / 2 & ~(HUGE_BYTES - 1);
 	}
 	page_arena.base = (char *)(((uintptr_t)g.map + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
+	page_arena.bytes = max_bytes;
 	madvise(page_arena.base + HUGE_BYTES, max_bytes - HUGE_BYTES, MADV_HUGEPAGE);
 	page_arena.zero = page_at(ZERO_PAGE);
 	mprotect(page_arena.zero, PAGE_BYTES, PROT_READ);

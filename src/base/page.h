@@ -33,6 +33,7 @@ struct page_cache {
 /* Private but for the inline functions below. */
 struct page_arena {
 	char             *base;
+	size_t            bytes; /* what lies outside is not ours: put and ref pass over it */
 	_Atomic uint32_t *refs; /* by page number; 0 = free */
 	void             *zero;
 };
@@ -58,6 +59,12 @@ static inline uint32_t page_number(const void *p)
 static inline void *page_at(uint32_t number)
 {
 	return page_arena.base + ((size_t)number << PAGE_SHIFT);
+}
+
+/* Memory that somebody else lends (a mapped file) is not counted. */
+static inline bool page_is_ours(const void *p)
+{
+	return (size_t)((const char *)p - page_arena.base) < page_arena.bytes;
 }
 
 #ifdef __SANITIZE_ADDRESS__
@@ -92,7 +99,7 @@ static inline void *page_get(struct page_cache *pc)
 static inline void page_put(struct page_cache *pc, void *p)
 {
 	uint32_t number = page_number(p);
-	if (page_at(number) == page_arena.zero)
+	if (!page_is_ours(p) || page_at(number) == page_arena.zero)
 		return;
 	uint32_t old = atomic_fetch_sub_explicit(&page_arena.refs[number], 1, memory_order_acq_rel);
 	DCHECK(old != 0);
@@ -112,7 +119,7 @@ static inline void page_put(struct page_cache *pc, void *p)
 static inline void page_ref(void *p)
 {
 	uint32_t number = page_number(p);
-	if (page_at(number) != page_arena.zero)
+	if (page_is_ours(p) && page_at(number) != page_arena.zero)
 		atomic_fetch_add_explicit(&page_arena.refs[number], 1, memory_order_relaxed);
 }
 

@@ -31,6 +31,8 @@ enum {                          /* blk_req.flags */
 	BLK_PAGES = 1u << 3,    /* BLK_WRITE: iov lies in pages (base/page.h) that nobody will write again;
 	                         * the driver may keep them by page_ref() */
 	BLK_DPO = 1u << 4,      /* READ, WRITE: not worth caching */
+	BLK_SEND = 1u << 5,     /* READ with BLK_LEND: the data only goes to a socket, this process does not look at it:
+	                         * memory that others change or cut short will do (page_put() passes over it) */
 };
 enum {                          /* blk.caps */
 	BLK_READ_ONLY = 1u << 0,

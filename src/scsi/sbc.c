@@ -66,7 +66,7 @@ static void read_step(struct scsi_cmd *c)
 	uint64_t done = c->scratch[PROGRESS];
 
 	r->op = BLK_READ;
-	r->flags = c->ll->pub.blk->caps & BLK_CAN_LEND ? BLK_LEND : 0;
+	r->flags = c->ll->pub.blk->caps & BLK_CAN_LEND ? BLK_LEND | (c->send_only ? BLK_SEND : 0u) : 0;
 	r->off = c->off + done;
 	r->len = MIN(c->scratch[TOTAL] - done, (uint64_t)SBC_STEP);
 	if (r->flags) {

@@ -67,6 +67,7 @@ struct scsi_cmd {
 	uint64_t           tag;       /* unique in the nexus while the command lives */
 	uint32_t           room_in;   /* bytes of data-in the initiator has room for */
 	uint32_t           room_out;  /* bytes of data-out the initiator offers */
+	bool               send_only; /* data-in is sent without being looked at: see BLK_SEND */
 	void             (*done)(struct scsi_cmd *c);
 
 	/* Answers of scsi_begin(). */

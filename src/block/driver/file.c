@@ -219,7 +219,10 @@ static int file_begin(struct blk *b, int fd, const struct file_conf *c, struct e
 	fileio_size(b, (uint64_t)st.st_size);
 	probe_caps(b, fd, (uint64_t)st.st_size);
 	b->discard_bytes = (uint32_t)MAX(st.st_blksize, 512);
-	return c->direct ? direct_align(b, c, e) : 0;
+	if (c->direct)
+		return direct_align(b, c, e);
+	filemap_open(b);
+	return 0;
 }
 
 static int file_open(struct blk *b, const void *conf, struct err *e)

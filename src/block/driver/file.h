@@ -24,6 +24,11 @@ struct file {
 	struct file_poll *poll;      /* control thread: the question for the size that is under way */
 	int              poll_status;
 	struct iovec     zeros[FILE_ZERO_PAGES];
+	/* filemap.c */
+	char            *map;        /* NULL: none */
+	uint64_t         map_bytes;
+	_Atomic uint64_t *seen;      /* a bit per page */
+	bool             cachestat;
 };
 
 /* Control thread. fd is taken over; fills caps for what the medium can. */
@@ -34,6 +39,12 @@ void fileio_submit(struct blk *b, struct blk_io *io);
 void fileio_close(struct blk *b);
 /* The size of the medium is now `bytes`: capacity grows with it, and never shrinks. -ENXIO: cut short. */
 int  fileio_size(struct blk *b, uint64_t bytes);
+
+/* Control thread, once the size is known: maps the file where that can serve reads. */
+void filemap_open(struct blk *b);
+void filemap_close(struct blk *b);
+/* Answers a lent read from the mapping, or says false: then read it. */
+bool filemap_lend(struct blk *b, struct blk_io *io);
 
 /* filepoll.c: poll_size() for a file system that may hang; from a loop's turn. The answer is the one to the poll
  * before. */

@@ -264,6 +264,10 @@ static void file_rw(struct blk *b, struct blk_io *io)
 	struct file *f = b->priv;
 
 	if (is_lent(&io->req)) {
+		if (filemap_lend(b, io)) {
+			blk_done(io, 0);
+			return;
+		}
 		int r = take_pages(io);
 		if (r < 0) {
 			blk_done(io, r);
@@ -509,6 +513,7 @@ void fileio_close(struct blk *b)
 {
 	struct file *f = b->priv;
 
+	filemap_close(b);
 	filepoll_close(f);
 	close(f->fd); /* drops the locks */
 }
