@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/check.h"
 #include "iscsi/keys.h"
@@ -659,6 +660,30 @@ void iscsi_offer_defaults(struct iscsi_offer *o)
 	};
 }
 
+/* Appendix C: All, nothing, or a target's name, which is folded in place. */
+static bool send_targets_ok(const char *value)
+{
+	const char *why;
+
+	return !value || !*value || !strcmp(value, "All") || !iscsi_name_check((char *)value, &why);
+}
+
+/* Appendix C wants a key that is exactly SendTargets. What only resembles it is taken for a malformed SendTargets and
+ * rejected rather than answered NotUnderstood like other unknown keys: initiators that try it know no other answer. */
+static bool misspelt_send_targets(struct iscsi_text *in)
+{
+	static const char name[] = "SendTargets";
+	char *key, *value;
+	uint32_t pos = 0;
+	bool found = false;
+
+	while (iscsi_text_next(in, &pos, &key, &value) == 1) {
+		found |= !strncasecmp(key, name, strlen(name)) && strcmp(key, name);
+		value[-1] = '=';
+	}
+	return found;
+}
+
 /* 6.4: all of it takes effect, or nothing. */
 int iscsi_text_negotiate(struct iscsi_params *p, const struct iscsi_offer *o, struct iscsi_text *in,
 	struct iscsi_text *out, const char **ret_send_targets)
@@ -668,8 +693,7 @@ int iscsi_text_negotiate(struct iscsi_params *p, const struct iscsi_offer *o, st
 
 	iscsi_keys_init(&k, ISCSI_AS_TARGET, o, &now);
 	k.stage = ISCSI_IN_FULL_FEATURE;
-	int r = iscsi_keys_rx(&k, in, out);
-	if (r < 0)
+	if (misspelt_send_targets(in) || iscsi_keys_rx(&k, in, out) < 0 || !send_targets_ok(k.kept[KEPT_SEND_TARGETS]))
 		return -EPROTO;
 	*p = now;
 	*ret_send_targets = k.kept[KEPT_SEND_TARGETS];

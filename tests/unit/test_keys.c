@@ -351,6 +351,32 @@ static void test_text_request(void **state)
 	iscsi_text_free(&out);
 }
 
+/* Proves which requests for targets are passed on, and how, and which are refused (appendix C). NULL: refused. */
+static void test_send_targets(void **state)
+{
+	static const struct { const char *key, *value, *asked; } rows[] = {
+		{ "SendTargets", "All", "All" }, { "SendTargets", "", "" },
+		{ "SendTargets", "iqn.2001-04.com.example:Disk", "iqn.2001-04.com.example:disk" },
+		{ "SendTargets", "Alle", NULL }, { "SendTargets", "A", NULL }, { "SendTargets", "all", NULL },
+		{ "SendTargetsPlease", "All", NULL }, { "sENDtARGETS", "aLL", NULL },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct iscsi_params p;
+		struct iscsi_offer o;
+		struct iscsi_text in = { 0 }, out = { 0 };
+		const char *asked = NULL;
+		iscsi_offer_defaults(&o);
+		iscsi_params_defaults(&p);
+		iscsi_text_put(&in, rows[i].key, "%s", rows[i].value);
+		assert_int_equal(iscsi_text_negotiate(&p, &o, &in, &out, &asked), rows[i].asked ? 0 : -EPROTO);
+		if (rows[i].asked)
+			assert_string_equal(asked, rows[i].asked);
+		iscsi_text_free(&in);
+		iscsi_text_free(&out);
+	}
+}
+
 /* Proves how numbers and lists are read (6.1). */
 static void test_values(void **state)
 {
@@ -383,6 +409,7 @@ int main(void)
 		cmocka_unit_test(test_both_ends_agree),
 		cmocka_unit_test(test_initiator_takes),
 		cmocka_unit_test(test_text_request),
+		cmocka_unit_test(test_send_targets),
 		cmocka_unit_test(test_values),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
