@@ -98,6 +98,8 @@ int socket_open(struct api *a, struct err *e)
 	int r = dflt ? try_path(a, dflt, e) : err_set(e, -ENOMEM, "out of memory");
 	if (r < 0 && asprintf(&second, "%s/control.sock", a->conf.state) >= 0) {
 		r = strcmp(second, dflt ? dflt : "") == 0 ? r : try_path(a, second, e);
+		if (r == 0)
+			log_info("control socket path=%s instead_of=%s", second, dflt ? dflt : "-");
 		free(second);
 	}
 	free(dflt);

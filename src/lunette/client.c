@@ -35,6 +35,22 @@ static int dial(const char *path, struct err *e)
 	return fd;
 }
 
+/* The default place, else the state directory, where a daemon goes that cannot have the default. */
+static int dial_default(struct err *e)
+{
+	char *dflt = dirs_socket(), *state = dirs_state(), *second = NULL;
+	int fd = dflt ? dial(dflt, e) : err_set(e, -ENOMEM, "out of memory");
+
+	if ((fd == -ENOENT || fd == -ECONNREFUSED) && state && asprintf(&second, "%s/control.sock", state) >= 0) {
+		int other = dial(second, NULL);
+		fd = other >= 0 ? other : fd;
+		free(second);
+	}
+	free(dflt);
+	free(state);
+	return fd;
+}
+
 static int read_answer(int fd, char **ret, struct err *e)
 {
 	size_t len = 0, room = 65536;
@@ -116,10 +132,9 @@ static int exchange(int fd, const char *method, const char *path, char **ret, st
 
 int client_ask(const struct cli *c, const char *method, const char *path, json_t **ret, struct err *e)
 {
-	char *dflt = c->socket ? NULL : dirs_socket(), *text = NULL;
-	int fd = dial(c->socket ? c->socket : dflt ? dflt : "", e);
+	int fd = c->socket ? dial(c->socket, e) : dial_default(e);
+	char *text = NULL;
 
-	free(dflt);
 	if (fd < 0)
 		return fd == -EACCES || fd == -EPERM ? CLI_DENIED : CLI_UNREACHABLE;
 	int r = exchange(fd, method, path, &text, e);

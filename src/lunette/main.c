@@ -121,6 +121,10 @@ int main(int argc, char **argv)
 	struct cli c = { .socket = getenv("LUNETTE_SOCKET") };
 	bool help = false;
 
+	if (argc > 2 && strcmp(argv[1], "--json") == 0 && strcmp(argv[2], "bench") == 0) {
+		argv[1] = argv[2];
+		argv[2] = "--json";
+	}
 	if (argc > 1 && strcmp(argv[1], "bench") == 0) /* has options of its own */
 		return cmd_bench(&c, argc - 1, argv + 1);
 	if (argc > 1 && strcmp(argv[1], "--version") == 0)
