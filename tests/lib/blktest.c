@@ -12,7 +12,7 @@
 #include "base/check.h"
 
 char bt_error[1024];
-static char dir[64];
+static char dir[256];
 
 int bt_open(struct blk **ret, const char *driver, const char *options, struct blk *child)
 {
@@ -38,7 +38,9 @@ int bt_open(struct blk **ret, const char *driver, const char *options, struct bl
 
 const char *bt_mkdir(void)
 {
-	snprintf(dir, sizeof(dir), "%s", "/tmp/lunette-blk-XXXXXX");
+	const char *tmp = getenv("TMPDIR");
+
+	snprintf(dir, sizeof(dir), "%s/lunette-blk-XXXXXX", tmp && strlen(tmp) < 100 ? tmp : "/tmp");
 	CHECK(mkdtemp(dir));
 	return dir;
 }

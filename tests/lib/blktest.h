@@ -11,7 +11,7 @@ enum { BT_IOV = 4100, BT_BYTES_MAX = 4 << 20 };
 int bt_open(struct blk **ret, const char *driver, const char *options, struct blk *child);
 extern char bt_error[1024];
 
-/* A fresh directory, removed with all that is in it by bt_rmdir(). */
+/* A fresh directory in $TMPDIR, removed with all that is in it by bt_rmdir(). */
 const char *bt_mkdir(void);
 void bt_rmdir(void);
 
