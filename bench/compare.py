@@ -7,7 +7,7 @@ each server once, so that what else the machine does hits all of them alike. The
 Markdown table to standard output, and all figures as JSON to --out. What it started it stops again.
 
 usage: bench/compare.py [--build DIR] [--rows REGEX] [--rounds N] [--secs S] [--servers LIST] [--out FILE]
-                        [--size BYTES] [--file-size BYTES] [--dir DIR] [--cores SERVER,GENERATOR] [--spin]
+                        [--size BYTES] [--file-size BYTES] [--dir DIR] [--cores SERVER,GENERATOR] [--spin] [--realtime]
 """
 import argparse
 import atexit
@@ -82,6 +82,7 @@ class Bench:
         self.shm = None
         self.server_core, self.gen_core = a.cores.split(',')
         self.file = os.path.join(self.dir, 'file')
+        self.prefix = ['chrt', '-f', '5'] if a.realtime else []
         self.servers = {}  # name -> {'pid':, medium: arguments of the generator}
         atexit.register(self.cleanup)
 
@@ -95,7 +96,7 @@ class Bench:
         return open(os.path.join(self.dir, name + '.log'), 'wb')
 
     def pinned(self, *args):
-        return ['taskset', '-c', self.server_core, *map(str, args)]
+        return self.prefix + ['taskset', '-c', self.server_core, *map(str, args)]
 
     def make_file(self):
         if os.path.exists(self.file):
@@ -185,7 +186,7 @@ class Bench:
     def generate(self, server, args):
         pid, where = server
         cmd = [self.a.lunette, 'bench'] if self.a.lunette else [os.path.join(self.a.build, 'src', 'lunette', 'lunette'), 'bench']
-        cmd += ['--json', '--cpu', self.gen_core, '--server-pid', str(pid), *args, *where]
+        cmd = self.prefix + cmd + ['--json', '--cpu', self.gen_core, '--server-pid', str(pid), *args, *where]
         r = subprocess.run(cmd, capture_output=True, text=True, timeout=120 + 4 * self.a.secs)
         if not r.stdout.strip():
             raise SystemExit(f'{" ".join(cmd)}\n{r.stderr}')
@@ -239,6 +240,8 @@ def parse():
     p.add_argument('--file-size', type=int, default=1 << 30)
     p.add_argument('--dir', default='/var/tmp')
     p.add_argument('--cores', default='0,1')
+    p.add_argument('--realtime', action='store_true',
+                   help='real-time priority for both, on a machine with other work (as root)')
     p.add_argument('--spin', action='store_true', help='the generator polls too')
     return p.parse_args()
 
