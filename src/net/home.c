@@ -89,14 +89,19 @@ void rules_put(struct net_rules *r)
 
 /* --- look-ups --- */
 
+/* Of a target that is being removed and one of the same name that came since, the new one. */
 static struct net_target *find_target(const char *name)
 {
-	struct net_target *t;
+	struct net_target *t, *going = NULL;
 
-	list_for_each(t, &net.targets, node)
-		if (!strcmp(t->name, name))
+	list_for_each(t, &net.targets, node) {
+		if (strcmp(t->name, name))
+			continue;
+		if (!t->gone)
 			return t;
-	return NULL;
+		going = t;
+	}
+	return going;
 }
 
 static bool in_group(const struct net_target *t, uint16_t tpgt)
@@ -182,7 +187,7 @@ void session_kill_home(struct net_session *s)
 	loop_post(s->loop, &s->kill);
 }
 
-static struct net_session *find_session(struct list *l, const struct net_msg *m, uint16_t tpgt)
+static struct net_session *session_in(struct list *l, const struct net_msg *m, uint16_t tpgt)
 {
 	struct net_session *s;
 
@@ -190,6 +195,20 @@ static struct net_session *find_session(struct list *l, const struct net_msg *m,
 		if (!memcmp(s->isid, m->isid, 6) && s->tpgt == tpgt && !strcmp(s->initiator, m->initiator))
 			return s;
 	return NULL;
+}
+
+/* Also one of a target that is being removed: commands of the old session end before any of the new one begins. */
+static struct net_session *find_session(const struct net_msg *m, uint16_t tpgt)
+{
+	struct net_session *s = NULL;
+	struct net_target *t;
+
+	if (m->discovery)
+		return session_in(&net.discovery, m, tpgt);
+	list_for_each(t, &net.targets, node)
+		if (!s && !strcmp(t->name, m->target))
+			s = session_in(&t->sessions, m, tpgt);
+	return s;
 }
 
 static void make_session(struct net_conn *c, struct list *l, struct net_target *t)
@@ -222,7 +241,6 @@ static bool answer_admit(struct net_conn *c)
 {
 	struct net_msg *m = &c->msg;
 	struct net_target *t = m->discovery ? NULL : find_target(m->target);
-	struct list *l = t ? &t->sessions : &net.discovery;
 
 	m->session = NULL;
 	m->device = NULL;
@@ -235,7 +253,7 @@ static bool answer_admit(struct net_conn *c)
 		m->status = LOGIN_REMOVED;
 		return true;
 	}
-	struct net_session *old = find_session(l, m, c->tpgt);
+	struct net_session *old = find_session(m, c->tpgt);
 	if (m->tsih) {
 		m->status = old && old->tsih == m->tsih ? LOGIN_TOO_MANY_CONNS : LOGIN_NO_SESSION;
 		return true;
@@ -245,7 +263,7 @@ static bool answer_admit(struct net_conn *c)
 		session_kill_home(old);
 		return false;
 	}
-	make_session(c, l, t);
+	make_session(c, t ? &t->sessions : &net.discovery, t);
 	return true;
 }
 
@@ -362,13 +380,12 @@ static void reply(struct net_conn *c)
 
 static void answer_cold_reset(struct net_conn *c)
 {
-	struct net_target *t = find_target(c->msg.target);
+	struct net_target *t = c->session->target;
 	struct net_session *s;
 
-	if (t)
-		list_for_each(s, &t->sessions, node)
-			if (s->tsih != c->msg.tsih)
-				session_kill_home(s);
+	list_for_each(s, &t->sessions, node)
+		if (s != c->session)
+			session_kill_home(s);
 }
 
 static void run_ask(struct task *task)

@@ -44,7 +44,7 @@ struct net_portal {
 	struct op     op;         /* accept, home */
 	struct timer  again;      /* after running out of descriptors */
 	bool          closing, accepting;
-	struct task   task;
+	struct task   start, stop; /* two: a portal may be removed before home has heard of it */
 };
 
 /* Immutable; home counts the references, logins in progress hold one. */

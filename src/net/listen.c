@@ -301,7 +301,7 @@ static void accept_next(struct net_portal *p)
 
 static void portal_start(struct task *t)
 {
-	struct net_portal *p = container_of(t, struct net_portal, task);
+	struct net_portal *p = container_of(t, struct net_portal, start);
 
 	list_add_tail(&net.portals, &p->node);
 	accept_next(p);
@@ -321,7 +321,7 @@ static void portal_stop(struct net_portal *p)
 
 static void portal_stop_task(struct task *t)
 {
-	portal_stop(container_of(t, struct net_portal, task));
+	portal_stop(container_of(t, struct net_portal, stop));
 }
 
 void portal_stop_all(void)
@@ -347,10 +347,11 @@ int net_portal_add_fd(struct net_portal **ret, int fd, const struct sockaddr *sa
 	addr_text(&p->addr, p->name);
 	snprintf(p->advertise, sizeof(p->advertise), "%s", advertise ? advertise : "");
 	p->again.fire = accept_again;
-	p->task.run = portal_start;
+	p->start.run = portal_start;
+	p->stop.run = portal_stop_task;
 	list_init(&p->node);
 	*ret = p;
-	loop_post(net.home, &p->task);
+	loop_post(net.home, &p->start);
 	return 0;
 }
 
@@ -377,8 +378,7 @@ int net_portal_add(struct net_portal **ret, const char *addr, uint16_t tpgt, con
 
 void net_portal_remove(struct net_portal *p)
 {
-	p->task.run = portal_stop_task;
-	loop_post(net.home, &p->task);
+	loop_post(net.home, &p->stop);
 }
 
 const char *net_portal_name(const struct net_portal *p)
