@@ -97,6 +97,33 @@ static void test_cut(void **state)
 	assert_memory_equal(got, want, 65536);
 }
 
+/* Proves that what is still lent when the disk is closed can be neither read nor become other memory. */
+static void test_closed_while_lent(void **state)
+{
+	char text[300];
+	int pipes[2];
+
+	bt_start(&io, loop, disk, BLK_READ, BLK_LEND | BLK_SEND, 0, 65536, NULL);
+	assert_int_equal(bt_wait(&io), 0);
+	if (page_is_ours(io.iov[0].iov_base)) {
+		bt_put(&io);
+		skip(); /* nothing is lent from a mapping here */
+	}
+	blk_close(disk);
+	assert_int_equal(pipe(pipes), 0);
+	for (int i = 0; i < 16; i++) {
+		assert_int_equal(write(pipes[1], io.iov[i].iov_base, io.iov[i].iov_len), -1);
+		assert_int_equal(errno, EFAULT);
+	}
+	char *p = mmap(io.iov[0].iov_base, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	assert_ptr_equal(p, MAP_FAILED);
+	bt_put(&io);
+	close(pipes[0]);
+	close(pipes[1]);
+	snprintf(text, sizeof(text), "path=%s", path);
+	assert_int_equal(bt_open(&disk, "file", text, NULL), 0); /* its lock went with it */
+}
+
 static int setup(void **state)
 {
 	char text[300];
@@ -122,6 +149,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_resident),
 		cmocka_unit_test(test_evicted),
+		cmocka_unit_test(test_closed_while_lent),
 		cmocka_unit_test(test_cut),
 	};
 

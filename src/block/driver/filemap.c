@@ -71,13 +71,20 @@ void filemap_open(struct blk *b)
 	f->cachestat = cachestat_works(f->fd);
 }
 
+/* A send may still hold addresses of the mapping, for a reader who is slow. The file goes, its addresses are never
+ * used again: such a send then fails, where it would send whatever came to lie there. */
+static void retire(void *p, size_t bytes)
+{
+	mmap(p, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 void filemap_close(struct blk *b)
 {
 	struct file *f = b->priv;
 
 	if (!f->map)
 		return;
-	munmap(f->map, f->map_bytes);
+	retire(f->map, f->map_bytes);
 	munmap(f->seen, f->map_bytes / PAGE_BYTES / 8 + 8);
 	f->map = NULL;
 }
