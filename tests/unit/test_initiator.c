@@ -599,6 +599,11 @@ static void test_window(void **state)
 	h = must_send(0x01, &data);
 	assert_int_equal(h[0], 0x41);
 	assert_int_equal(be32(h + 24), 9);
+	p.max_cmd_sn = 9;
+	respond(h, 0, 0, NULL, 0);
+	must_tell(INI_EV_CMD);
+	assert_int_equal(iscsi_ini_cmd(p.i, &cmd[0]), 0);
+	assert_int_equal(be32(must_send(0x01, &data) + 24), 9); /* the immediate one took no number */
 }
 
 /* Proves that a confirmed ABORT TASK or LUN reset gives back what it aborted, before its own end is told, and that
