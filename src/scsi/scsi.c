@@ -263,6 +263,11 @@ void scsi_begin(struct scsi_cmd *c)
 		scsi_reply_field(c, SENSE_INVALID_FIELD, c->op->param.at, -1);
 		return;
 	}
+	if (unlikely(c->out_len < (uint64_t)want && c->op->flags & SCSI_BLOCKS && c->out_len & ((1u << ll->shift) - 1))) {
+		c->out_len = 0; /* the transport brings part of a block: nothing is written, rather than less than is said */
+		scsi_reply_sense(c, SENSE(0x05, 0x0e, 0x03));
+		return;
+	}
 	if (unlikely(c->niov))
 		scsi_data_trim(c, c->out_len); /* what came with a command that had to wait for its turn */
 	c->state = SCSI_CMD_WAIT_DATA;

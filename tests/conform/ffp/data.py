@@ -389,6 +389,12 @@ def residual_write():
         if not o:
             must(p.bhs[3] == 0, f"status {p.bhs[3]:#x} {sense(p)}")
             must(a.peek(0, 4) == data[:blocks * BS] + b"\x11" * (2048 - blocks * BS), "data")
+    a.poke(0, b"\x11" * 2048)  # less than a block: not carried out in part and called GOOD
+    itt = a.wcmd(0, 1, edtl=200, data=b"\x22" * 200)
+    p = a.want(SCSI_RSP, itt)
+    must(bool(p.bhs[1] & 4) and p.u32(44) == 312, f"200 of 512 bytes: flags {p.bhs[1]:#x} residual {p.u32(44)}")
+    want = b"\x22" * 200 + b"\x11" * 312 if p.bhs[3] == 0 else b"\x11" * 512
+    must(a.peek(0, 1) == want, f"200 of 512 bytes: status {p.bhs[3]:#x} {sense(p)}, data differs")
     a.alive()
     a = fresh(MaxBurstLength="512", FirstBurstLength="512", **YES_NO)  # the same, solicited
     data = pattern(2048, 8)
