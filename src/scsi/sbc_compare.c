@@ -328,11 +328,11 @@ static void caw_granted(struct lu_freeze *fz)
 {
 	struct scsi_cmd *c = lu_freeze_own(fz);
 
-	c->len = c->scratch[LEN];
 	if (c->must_abort)
-		scsi_end(c);
-	else
-		look(c);
+		return; /* its end is on its way, and thaws */
+	c->len = c->scratch[LEN];
+	c->state = SCSI_CMD_RUNNING;
+	look(c);
 }
 
 /* While it waits the command has no range, so that no freeze waits for it. */
@@ -345,7 +345,10 @@ void sbc_caw(struct scsi_cmd *c)
 	c->scratch[BYTCHK] = CHECK_ALL;
 	c->scratch[LEN] = c->len;
 	c->len = 0;
+	c->state = SCSI_CMD_FREEZING;
 	c->freeze = lu_freeze(c->ll, c->off, c->scratch[LEN], c, caw_granted);
-	if (!c->freeze)
+	if (!c->freeze) {
+		c->state = SCSI_CMD_RUNNING;
 		scsi_reply(c, SCSI_BUSY);
+	}
 }

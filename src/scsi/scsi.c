@@ -214,7 +214,7 @@ void scsi_cmd_init(struct scsi_cmd *c, struct loop *l)
 	c->want_in = c->want_out = 0;
 	c->status = SCSI_GOOD;
 	c->sense_len = 0;
-	c->aborted = c->must_abort = false;
+	c->aborted = c->must_abort = c->send_only = false;
 	c->state = SCSI_CMD_IDLE;
 	c->op = NULL;
 	c->ll = NULL;
@@ -441,9 +441,9 @@ void scsi_abort(struct scsi_cmd *c)
 	if (c->must_abort)
 		return;
 	c->must_abort = true;
-	if (c->state != SCSI_CMD_WAIT_DATA && c->state != SCSI_CMD_HELD)
+	if (c->state == SCSI_CMD_RUNNING)
 		return;
-	c->state = SCSI_CMD_RUNNING;
+	c->state = SCSI_CMD_RUNNING; /* until its deferred end */
 	c->len = 0;
 	scsi_reply(c, SCSI_TASK_ABORTED);
 }

@@ -54,7 +54,10 @@ struct lu_job {
 	uint64_t     ua_except;           /* id of the nexus that does not get it */
 };
 
-enum scsi_cmd_state { SCSI_CMD_IDLE, SCSI_CMD_WAIT_DATA, SCSI_CMD_HELD, SCSI_CMD_RUNNING, SCSI_CMD_DONE };
+/* HELD: a frozen range or task ordering keeps it from running; FREEZING: it waits for a freeze of its own. */
+enum scsi_cmd_state {
+	SCSI_CMD_IDLE, SCSI_CMD_WAIT_DATA, SCSI_CMD_HELD, SCSI_CMD_FREEZING, SCSI_CMD_RUNNING, SCSI_CMD_DONE,
+};
 
 struct scsi_cmd {
 	/* The request: set by the transport before scsi_begin(). */

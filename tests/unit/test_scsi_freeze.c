@@ -145,6 +145,14 @@ static void abort_waiting(void **state)
 
 	valve.hold = true;
 	start_rw(&old, n2, true, 5, 1, data);
+	for (unsigned turns = 0; turns < 6; turns++) { /* at every point of its freeze */
+		start_caw(&caw, n2, 5, data);
+		for (unsigned i = 0; i < turns; i++)
+			bed_turn();
+		assert_int_equal(bed_tmf(n2, 0, SCSI_ABORT_TASK, caw.cmd->tag), SCSI_TMF_COMPLETE);
+		assert_true(caw.aborted);
+		bed_free(&caw);
+	}
 	start_caw(&caw, n2, 5, data);
 	bed_settle();
 	start_rw(&held, n, false, 5, 1, NULL);
