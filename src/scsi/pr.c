@@ -10,19 +10,23 @@ enum { PR_LIST = 24, PR_LIST_MAX = 64 << 10 };
 
 /* --- the gate --- */
 
-bool pr_allows(const struct scsi_cmd *c, const struct itl *itl)
+bool pr_permits(const struct itl *itl, uint32_t flags)
 {
-	uint8_t type = c->ll->pub.pr->type;
-	uint32_t flags = c->op->flags;
+	uint8_t type = itl->ll->pub.pr->type;
+	bool shared_read = type == PR_WRITE_EX || type == PR_WRITE_EX_RO || type == PR_WRITE_EX_AR;
 
 	if (itl->pr_holder || (itl->pr_registered && type >= PR_WRITE_EX_RO))
 		return true;
-	if (flags & SCSI_PR_START) /* SPC-4 table 52: allowed as under RESERVE */
-		return c->cdb[0] == 0x1b ? (c->cdb[4] & 0xf1) == 1 : !(c->cdb[4] & 1);
-	if (flags & SCSI_PR_FREE)
-		return true;
-	bool shared_read = type == PR_WRITE_EX || type == PR_WRITE_EX_RO || type == PR_WRITE_EX_AR;
-	return shared_read && (flags & SCSI_PR_READ);
+	return (flags & SCSI_PR_FREE) || (shared_read && (flags & SCSI_PR_READ));
+}
+
+bool pr_allows(const struct scsi_cmd *c, const struct itl *itl)
+{
+	uint32_t flags = c->op->flags;
+
+	if (flags & SCSI_PR_START && (c->cdb[0] == 0x1b ? (c->cdb[4] & 0xf1) == 1 : !(c->cdb[4] & 1)))
+		return true; /* SPC-4 table 52: allowed as under RESERVE */
+	return pr_permits(itl, flags);
 }
 
 void pr_note(struct itl *itl, const struct scsi_nexus *n)

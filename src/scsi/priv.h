@@ -114,6 +114,15 @@ struct itl {
 
 struct lun_map { unsigned n; struct lu *lu[]; }; /* by LUN; immutable, shared by all loops */
 
+/* What RECEIVE COPY RESULTS tells of a copy of this nexus. */
+enum { COPY_RESULTS = 8 };
+struct copy_result {
+	const struct lu *lu;          /* NULL: free */
+	uint8_t  list_id, status;     /* status: 0 under way, 1 done, 2 failed */
+	unsigned segments, seq;
+	uint64_t bytes;
+};
+
 struct scsi_nexus {
 	uint64_t     id;              /* never reused in this process */
 	struct scsi_target *target;
@@ -126,6 +135,8 @@ struct scsi_nexus {
 	uint16_t     tpgt;
 	uint8_t      isid[6];
 	bool         closing;
+	struct copy_result copies[COPY_RESULTS];
+	unsigned     copy_seq;
 	unsigned     tmfs;            /* task management functions under way */
 	unsigned     next_lun;        /* closing: next LUN whose holds are released */
 	struct lu_loop *release;
@@ -272,12 +283,19 @@ void mode_derive(struct lu *lu);
 /* --- pr.c --- */
 struct pr_state;
 bool pr_allows(const struct scsi_cmd *c, const struct itl *itl);
+bool pr_permits(const struct itl *itl, uint32_t flags); /* SCSI_PR_READ or SCSI_PR_WRITE */
 void pr_note(struct itl *itl, const struct scsi_nexus *n); /* a new I_T_L nexus: is it registered? */
 bool pr_answers_reserve(struct scsi_cmd *c);
 int  pr_load(struct lu *lu, struct err *e);
 void pr_free(struct lu *lu);
 void pr_in(struct scsi_cmd *c);
 void pr_out(struct scsi_cmd *c);
+
+/* --- copy.c --- */
+void copy_extended(struct scsi_cmd *c);
+void copy_status(struct scsi_cmd *c);
+void copy_parameters(struct scsi_cmd *c);
+int  copy_vpd(struct scsi_cmd *c, uint8_t *p, size_t n);
 
 /* --- command tables --- */
 extern const struct scsi_op spc_ops[], sbc_ops[];
@@ -305,6 +323,7 @@ void scsi_job_status(struct lu_job *j, enum scsi_status status);
 void scsi_job_sense(struct lu_job *j, uint32_t sense, int byte);
 void spc_report_opcodes(struct scsi_cmd *c);
 void spc_report_tmf(struct scsi_cmd *c);
+size_t vpd_lu_designators(const struct lu *lu, uint8_t *p); /* as in page 83h; p: 512 bytes */
 const struct scsi_page *vpd_find(const struct lu *lu, uint8_t page);
 int  vpd_supported(struct scsi_cmd *c, uint8_t *p, size_t n);
 

@@ -27,6 +27,7 @@ static void inquiry_standard(struct scsi_cmd *c)
 	p[2] = 0x06; /* SPC-4 */
 	p[3] = 0x12; /* HISUP, response data format 2 */
 	p[4] = sizeof(p) - 5;
+	p[5] = 0x08; /* 3PC */
 	p[7] = 0x02; /* CMDQUE */
 	pad_copy(p + 8, 8, lu && lu->conf.vendor ? lu->conf.vendor : "LUNETTE");
 	pad_copy(p + 16, 16, lu && lu->conf.product ? lu->conf.product : "VIRTUAL DISK");
@@ -207,6 +208,15 @@ const struct scsi_op spc_ops[] = {
 	{ .opcode = 0xa3, .action = 0x0d, .name = "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
 	  .spec = "SPC-4 6.36", .cdb_len = 12, .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE, .alloc = { 6, 4 },
 	  .exec = spc_report_tmf, .usage = { 0xa3, 0x0d, 0x80, 0, 0, 0, ALL4 } },
+	{ .opcode = 0x83, .action = 0, .name = "EXTENDED COPY (LID1)", .spec = "SPC-4 6.4", .cdb_len = 16,
+	  .flags = SCSI_OUT | SCSI_SA | SCSI_MEDIUM | SCSI_PR_WRITE, .param = { 10, 4 }, .exec = copy_extended,
+	  .usage = { 0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, ALL4 } },
+	{ .opcode = 0x84, .action = 0, .name = "RECEIVE COPY STATUS (LID1)", .spec = "SPC-4 6.24.2", .cdb_len = 16,
+	  .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE, .alloc = { 10, 4 }, .exec = copy_status,
+	  .usage = { 0x84, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, ALL4 } },
+	{ .opcode = 0x84, .action = 3, .name = "RECEIVE COPY OPERATING PARAMETERS", .spec = "SPC-4 6.24.4",
+	  .cdb_len = 16, .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE, .alloc = { 10, 4 }, .exec = copy_parameters,
+	  .usage = { 0x84, 3, 0xff, 0, 0, 0, 0, 0, 0, 0, ALL4 } },
 	PR_IN(0, "READ KEYS"),
 	PR_IN(1, "READ RESERVATION"),
 	PR_IN(2, "REPORT CAPABILITIES"),

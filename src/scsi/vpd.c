@@ -67,7 +67,7 @@ static void pad_copy(uint8_t *p, size_t n, const char *s)
 	memcpy(p, s, strnlen(s, n));
 }
 
-static size_t lu_designators(const struct lu *lu, uint8_t *p)
+size_t vpd_lu_designators(const struct lu *lu, uint8_t *p)
 {
 	size_t at = 0, len = strlen(lu->serial);
 	uint8_t naa[8];
@@ -90,7 +90,7 @@ static size_t lu_designators(const struct lu *lu, uint8_t *p)
 static int vpd_identification(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
 	char name[LIM_ISCSI_NAME + 16];
-	size_t at = lu_designators(c->lu, p);
+	size_t at = vpd_lu_designators(c->lu, p);
 	uint16_t tpgt = c->nexus->tpgt;
 	const char *target = scsi_target_name(c->nexus->target);
 
@@ -163,6 +163,7 @@ const struct scsi_page disk_vpd[] = {
 	{ 0x80, vpd_serial, "SPC-4 7.8.16" },
 	{ 0x83, vpd_identification, "SPC-4 7.8.6" },
 	{ 0x86, vpd_extended, "SPC-4 7.8.7" },
+	{ 0x8f, copy_vpd, "SPC-4 7.8.17" },
 	{ 0xb0, vpd_block_limits, "SBC-4 6.6.3" },
 	{ 0xb1, vpd_characteristics, "SBC-4 6.6.2" },
 	{ 0xb2, vpd_provisioning, "SBC-4 6.6.7" },

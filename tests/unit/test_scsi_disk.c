@@ -60,7 +60,7 @@ static struct answer run(struct scsi_nexus *by, const uint8_t *cdb, size_t len, 
 	struct answer a = bed_run(by, 0, cdb, len, out, out_len, in);
 
 	if (a.status == SCSI_GOOD)
-		good_seen[cdb[0]][cdb[0] == 0x9e || cdb[0] == 0xa3 || (cdb[0] | 1) == 0x5f ? cdb[1] & 31 : 0] = true;
+		good_seen[cdb[0]][cdb[0] == 0x9e || cdb[0] == 0xa3 || (cdb[0] | 1) == 0x5f || cdb[0] == 0x84 ? cdb[1] & 31 : 0] = true;
 	return a;
 }
 
@@ -517,6 +517,102 @@ static void persistent(void **state)
 	assert_sense(OUT(n, move, 23, 0x5f, 0, 0, 0, 0, 0, 0, 0, 23), 5, 0x1a, 0);
 }
 
+/* A CSCD descriptor with the NAA designator that VPD page 83h gives (SPC-4 6.4.5). */
+static void put_cscd(uint8_t *p, struct scsi_nexus *by, unsigned at_lun)
+{
+	struct answer a = bed_run(by, at_lun, CDB(0x12, 1, 0x83, 1, 0), NULL, 0, 1 << 16);
+
+	memset(p, 0, 32);
+	p[0] = 0xe4;
+	for (uint8_t *d = a.data + 4; d < a.data + a.len; d += 4 + d[3]) {
+		if ((d[1] & 0x3f) != 3)
+			continue;
+		p[4] = d[0] & 0x0f;
+		p[5] = d[1] & 0x3f;
+		p[7] = d[3];
+		memcpy(p + 8, d + 4, d[3]);
+	}
+	put_be24(p + 29, 512);
+}
+
+static size_t copy_list(uint8_t *p, uint8_t id, unsigned src, unsigned dst, uint16_t nblk, uint64_t from, uint64_t to)
+{
+	memset(p, 0, 16 + 64 + 28);
+	p[0] = id;
+	put_be16(p + 2, 64);
+	put_be32(p + 8, 28);
+	put_cscd(p + 16, n, 0);
+	put_cscd(p + 48, n, 1);
+	uint8_t *s = p + 80;
+	s[0] = 0x02;
+	put_be16(s + 2, 24);
+	put_be16(s + 4, (uint16_t)src);
+	put_be16(s + 6, (uint16_t)dst);
+	put_be16(s + 10, nblk);
+	put_be64(s + 12, from);
+	put_be64(s + 20, to);
+	return 16 + 64 + 28;
+}
+
+static struct answer copy(const uint8_t *p, size_t len)
+{
+	return OUT(n, p, (uint32_t)len, 0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, (uint8_t)(len >> 8), (uint8_t)len);
+}
+
+/* EXTENDED COPY within a unit and to another, larger than a step; RECEIVE COPY RESULTS; what is refused, and with which
+ * sense (SPC-4 5.17.3, 6.4). */
+static void copy_offload(void **state)
+{
+	static uint8_t data[3000 * 512], p[4096];
+	struct lu *other = bed_lu(NULL, bed_ram(4 << 20));
+	struct scsi_lun both[2] = { { 0, lu }, { 1, other } };
+	unsigned unit = 1u << lu_on(lu, n->loop)->shift, per = 3000 * 512 / unit;
+
+	bed_map(both, 2);
+	bed_ready(n, 0);
+	bed_ready(n, 1);
+	bed_ready(n2, 0);
+	fill(data, per * unit, 77);
+	assert_int_equal(bed_rw(n, 0, true, 5, per, data, per * unit).status, 0);
+	assert_sense(DO(n, 0x84, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64), 5, 0x24, 0);
+	size_t len = copy_list(p, 9, 0, 1, (uint16_t)per, 5, 8);
+	struct answer a = copy(p, len);
+	assert_good(a);
+	a = bed_rw(n, 1, false, 8 , per * unit / 512, NULL, per * unit);
+	assert_memory_equal(a.data, data, per * unit);
+	a = DO(n, 0x84, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64);
+	assert_good(a);
+	assert_int_equal(a.data[4], 1);
+	assert_int_equal(be16(a.data + 5), 1);
+	assert_int_equal(be32(a.data + 8), per * unit / 1024);
+	assert_good(DO(n, 0x84, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64));
+	assert_good(copy(p, 0));
+	p[80 + 7] = 7; /* no such descriptor */
+	assert_sense(copy(p, len), 0xa, 0x08, 0x04);
+	p[80 + 7] = 1;
+	p[16] = 0xe0;
+	assert_sense(copy(p, len), 5, 0x26, 0x07);
+	p[16] = 0xe4;
+	p[16 + 8] ^= 1;
+	assert_sense(copy(p, len), 0xa, 0x0d, 0x02);
+	p[16 + 8] ^= 1;
+	p[80] = 0x04;
+	assert_sense(copy(p, len), 5, 0x26, 0x09);
+	p[80] = 0x02;
+	assert_sense(copy(p, len - 1), 5, 0x1a, 0);
+	put_be64(p + 80 + 20, 1 << 30);
+	assert_sense(copy(p, len), 0xa, 0, 0);
+	assert_good(pr_out_cmd(n2, 6, 0, 0, 0x22, 0)); /* a reservation keeps copies out as it does writes */
+	assert_good(pr_out_cmd(n2, 1, 3, 0x22, 0, 0));
+	len = copy_list(p, 9, 1, 0, 8, 0, 0);
+	assert_int_equal(copy(p, len).status, SCSI_RESERVATION_CONFLICT);
+	assert_good(pr_out_cmd(n2, 3, 0, 0x22, 0, 0));
+	bed_map(both, 1);
+	bed_close(other);
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+}
+
 /* A medium that may be ejected: not while prevented by any nexus; 02/3A without it; 28/00 when it is back. */
 static void removable(void **state)
 {
@@ -622,7 +718,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(every_length), T(fua), T(errors), T(verify), T(write_verify),
 		T(compare_and_write), T(write_same), T(unmap), T(reports), T(report_all), T(mode_select),
-		T(soft_protect), T(reserve), T(persistent), TX(removable, setup_removable), TX(copying, setup_copying),
+		T(soft_protect), T(reserve), T(persistent), T(copy_offload), TX(copy_offload, setup_copying),
+		TX(removable, setup_removable), TX(copying, setup_copying),
 		TX(read_only, setup_ro), T(attach), cmocka_unit_test(every_row) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
