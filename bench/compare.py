@@ -30,11 +30,13 @@ ROWS = [
     ('4 KiB random read, 1 x 32', '--rw randread --bs 4k --depth 32', 'ram', 0.92),
     ('4 KiB random read, 4 x 16', '--rw randread --bs 4k --depth 16 --sessions 4', 'ram', 0.85),
     ('4 KiB random write, 1 x 32', '--rw randwrite --bs 4k --depth 32', 'ram', 0.85),
+    ('4 KiB random write, 1 x 32; the limit keeps the data', '--rw randwrite --bs 4k --depth 32', 'store', 0.85),
     ('64 KiB random read, 1 x 16', '--rw randread --bs 64k --depth 16', 'ram', 0.90),
     ('64 KiB random read, 1 x 16, data digest', '--rw randread --bs 64k --depth 16 --digests data', 'ram', 0.90),
     ('256 KiB sequential read, 1 x 8', '--rw read --bs 256k --depth 8', 'ram', 0.90),
     ('1 MiB sequential read, 1 x 4', '--rw read --bs 1m --depth 4', 'ram', 0.90),
     ('1 MiB sequential write, 1 x 4', '--rw write --bs 1m --depth 4', 'ram', 0.95),
+    ('1 MiB sequential write, 1 x 4; the limit keeps the data', '--rw write --bs 1m --depth 4', 'store', 0.95),
     ('4 KiB random read, file in page cache, 1 x 32', '--rw randread --bs 4k --depth 32', 'file', 0.75),
     ('1 MiB sequential read, file in page cache, 1 x 4', '--rw read --bs 1m --depth 4', 'file', 0.75),
     ('logins per second', '--login-storm 8', 'logins', None),
@@ -114,19 +116,21 @@ class Bench:
     def start_limit(self, name, media, extra, file_extra):
         limit = os.path.join(self.a.build, 'bench', 'limit')
         s = {}
-        for medium in media & {'ram', 'file'}:
+        for medium in media & {'ram', 'file', 'store'}:
             port = free_port()
             args = [limit, '--port', port, *extra]
-            args += ['--size', self.a.size] if medium == 'ram' else ['--file', self.file, *file_extra]
+            args += ['--file', self.file, *file_extra] if medium == 'file' else ['--size', self.a.size]
+            args += ['--store'] if medium == 'store' else []
             p = start(self.pinned(*args), self.log(f'{name}-{medium}'))
             wait_port(port, p, name)
-            size = self.a.size if medium == 'ram' else self.a.file_size
+            size = self.a.file_size if medium == 'file' else self.a.size
             s[medium] = (p.pid, ['--raw', f'127.0.0.1:{port}', '--size', str(size)])
         self.servers[name] = s
 
     def iscsi_media(self, pid, port, ram_lun, file_lun, media):
         url = f'iscsi://127.0.0.1:{port}/{IQN}'
-        s = {'ram': (pid, ['--size', str(self.a.size), f'{url}/{ram_lun}']),
+        ram = (pid, ['--size', str(self.a.size), f'{url}/{ram_lun}'])
+        s = {'ram': ram, 'store': ram,
              'file': (pid, ['--size', str(self.a.file_size), f'{url}/{file_lun}']),
              'logins': (pid, [f'{url}/{ram_lun}']), 'idle': (pid, [f'{url}/{ram_lun}'])}
         return {m: s[m] for m in s if m in media}
@@ -178,10 +182,10 @@ class Bench:
                 self.start_lunetted(media)
             elif s == 'tgt' and shutil.which('tgtd'):
                 self.start_tgt(media)
-        if 'ram' in media:
+        for m in sorted(media & {'ram', 'store'})[:1]:
             for s in ('lunetted', 'tgt'):
                 if s in self.servers:
-                    self.generate(self.servers[s]['ram'], ['--fill', '--time', '0.1', '--warmup', '0', '--bs', '64k'])
+                    self.generate(self.servers[s][m], ['--fill', '--time', '0.1', '--warmup', '0', '--bs', '64k'])
 
     def generate(self, server, args):
         pid, where = server

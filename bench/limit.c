@@ -2,7 +2,7 @@
  * The limit: the cheapest TCP server of the pattern that an iSCSI target has, to measure a target against.
  * It knows no protocol and checks nothing. A request is 48 bytes; a read is answered with 48 + block bytes
  * from memory that holds random data, or from a file; a write's 48 + block bytes are swallowed and answered
- * with 48. All that one turn produces leaves in one send. One thread, epoll.
+ * with 48 (--store: they go to their place in memory). All that one turn produces leaves in one send. One thread, epoll.
  *
  * Plain sleeps when idle. --spin polls instead, --sndbuf bounds what the kernel holds of the answers, so that
  * payload stays in cache between the copy in and the copy out; both together are the tuned form.
@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/copy.h"
 
 enum {
 	HDR = 48,
@@ -35,6 +36,8 @@ enum {
 	OP_DIGEST_BIT = 0x80,
 	RX_BYTES = 256 << 10,    /* one receive */
 	STAGE_BYTES = 512 << 10, /* file by pread: what one send carries */
+	BULK_BYTES = 16 << 10,
+	AFTER_BULK = 4096,       /* received behind bulk data: the next data shall go where it belongs too */
 	IOV_MAX_BATCH = 768,
 	HDRS = 512,              /* responses of one batch */
 	CONNS = 2048,
@@ -176,6 +179,8 @@ static void parse(struct conn *c)
 		} else if (c->swallow && left) {
 			uint32_t n = c->swallow < left ? c->swallow : left;
 
+			if (opt_store)
+				copy_cold(mem + c->more_off, c->held + c->held_at, n);
 			c->swallow -= n;
 			c->more_off += n;
 			c->held_at += n;
@@ -221,7 +226,23 @@ static void watch(struct conn *c, bool out)
 		epoll_ctl(ep, EPOLL_CTL_MOD, c->fd, &ev);
 }
 
-/* Write data beyond what the request buffer holds: swallowed without parsing. */
+/* The rest of a write goes where it belongs, and requests behind it into the buffer. */
+static ssize_t receive_stored(struct conn *c)
+{
+	struct iovec v[2] = { { mem + c->more_off, c->swallow },
+		{ c->held, c->swallow >= BULK_BYTES ? AFTER_BULK : RX_BYTES } };
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = 2 };
+	ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT);
+	uint32_t direct = n > (ssize_t)c->swallow ? c->swallow : (uint32_t)n;
+
+	if (n > 0) {
+		c->swallow -= direct;
+		c->more_off += direct;
+		c->held_len = (uint32_t)n - direct;
+	}
+	return n;
+}
+
 static ssize_t receive(struct conn *c)
 {
 	uint32_t keep = c->held_len - c->held_at;
@@ -231,14 +252,8 @@ static ssize_t receive(struct conn *c)
 		memmove(c->held, c->held + c->held_at, keep);
 	c->held_at = 0;
 	c->held_len = keep;
-	if (opt_store && c->swallow >= 4096) {
-		n = recv(c->fd, mem + c->more_off, c->swallow, MSG_DONTWAIT);
-		if (n > 0) {
-			c->swallow -= (uint32_t)n;
-			c->more_off += (uint64_t)n;
-		}
-		return n;
-	}
+	if (opt_store && c->swallow)
+		return receive_stored(c);
 	n = recv(c->fd, c->held + keep, RX_BYTES - keep, MSG_DONTWAIT);
 	if (n > 0)
 		c->held_len += (uint32_t)n;
