@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * lunetted: the daemon. Starts everything in order, then runs the control loop until a signal ends it. */
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ struct daemon {
 	struct server *server;
 	struct api *api;
 	struct op signal_op;
+	int signal_pipe[2];
 	struct timer reload_retry;
 	bool ready, stopping;
 	int status;
@@ -124,35 +126,15 @@ static void stopped(void *ctx, unsigned forced)
 
 static void stop(struct daemon *d, int sig)
 {
-	struct itimerval limit = { .it_value = { DRAIN_LIMIT_US / 1000000, DRAIN_LIMIT_US % 1000000 } };
-
-	if (d->stopping) { /* a second Ctrl-C: now */
-		fprintf(stderr, "lunetted: ended without draining\n");
-		_exit(1);
-	}
+	if (d->stopping)
+		return;
 	d->stopping = true;
 	notify_state("STOPPING=1");
 	log_info("draining signal=%s", sigabbrev_np(sig));
-	signal(SIGALRM, overdue);
-	setitimer(ITIMER_REAL, &limit, NULL);
 	server_stop(d->server, loop_now_ns(d->control) + DRAIN_NS, stopped, d);
 }
 
-/* --- signals ------------------------------------------------------------------------------------------ */
-
-static void on_signal(struct op *op)
-{
-	struct daemon *d = op->ctx;
-	struct signalfd_siginfo si;
-
-	while (read(op->fd, &si, sizeof(si)) == sizeof(si)) {
-		if (si.ssi_signo == SIGHUP)
-			reload(d);
-		else
-			stop(d, (int)si.ssi_signo);
-	}
-	loop_submit(d->control, op);
-}
+/* --- signals: a thread waits for them, so that an end comes in time also when a disk holds up the control thread -- */
 
 static sigset_t handled_signals(void)
 {
@@ -165,15 +147,59 @@ static sigset_t handled_signals(void)
 	return set;
 }
 
+static void *signal_main(void *arg)
+{
+	static const struct itimerval limit = {
+		.it_value = { DRAIN_LIMIT_US / 1000000, DRAIN_LIMIT_US % 1000000 },
+	};
+	sigset_t set = handled_signals();
+	int sig, out = *(const int *)arg;
+	bool ending = false;
+
+	while (sigwait(&set, &sig) == 0) {
+		uint8_t byte = (uint8_t)sig;
+		if (sig != SIGHUP && ending) { /* a second Ctrl-C: now */
+			fprintf(stderr, "lunetted: ended without draining\n");
+			_exit(1);
+		}
+		if (sig != SIGHUP) {
+			ending = true;
+			setitimer(ITIMER_REAL, &limit, NULL);
+		}
+		if (write(out, &byte, 1) != 1)
+			log_warn("signal lost number=%d", sig);
+	}
+	return NULL;
+}
+
+/* On the control loop. */
+static void on_signal(struct op *op)
+{
+	struct daemon *d = op->ctx;
+	uint8_t sig;
+
+	while (read(op->fd, &sig, 1) == 1) {
+		if (sig == SIGHUP)
+			reload(d);
+		else
+			stop(d, sig);
+	}
+	loop_submit(d->control, op);
+}
+
 static int watch_signals(struct daemon *d, struct err *e)
 {
-	sigset_t set = handled_signals();
-	int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	pthread_t thread;
 
-	if (fd < 0)
-		return err_set(e, -errno, "signalfd: %s", strerror(errno));
-	d->signal_op = (struct op){ .kind = OP_POLL, .fd = fd, .done = on_signal, .ctx = d };
+	if (pipe2(d->signal_pipe, O_CLOEXEC | O_NONBLOCK) < 0)
+		return err_set(e, -errno, "cannot make a pipe: %s", strerror(errno));
+	d->signal_op = (struct op){ .kind = OP_POLL, .fd = d->signal_pipe[0], .done = on_signal, .ctx = d };
 	loop_submit(d->control, &d->signal_op);
+	signal(SIGALRM, overdue);
+	int r = pthread_create(&thread, NULL, signal_main, &d->signal_pipe[1]);
+	if (r)
+		return err_set(e, -r, "cannot start a thread: %s", strerror(r));
+	pthread_detach(thread); /* ends with the process */
 	return 0;
 }
 
@@ -278,7 +304,6 @@ static void finish(struct daemon *d)
 	cores_stop();
 	scsi_fini();
 	cores_fini();
-	close(d->signal_op.fd);
 	loop_free(d->control);
 	work_fini();
 	store_close(d->store);

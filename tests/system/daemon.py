@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """How lunetted starts, says what is wrong, reloads and ends; and how lunette(1) asks it."""
-import fcntl, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time
+import ctypes, fcntl, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
@@ -252,6 +252,25 @@ def drain_hangs():
             c.s.close()
 
 
+def drain_stuck():
+    """A control thread that something holds up (here: a tracer) does not keep SIGTERM from ending the program with 1."""
+    seize, interrupt, wall = 0x4206, 0x4207, 0x40000000
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    with Daemon("--ram", "8M", "--listen", f"127.0.0.1:{h.free_port()}", "--target", A) as d:
+        if ptrace(seize, d.p.pid, None, None) or ptrace(interrupt, d.p.pid, None, None):
+            d.end()
+            raise h.Skip("no ptrace here")
+        os.waitpid(d.p.pid, wall)
+        t = time.monotonic()
+        os.kill(d.p.pid, signal.SIGTERM)
+        status = os.waitpid(d.p.pid, wall)[1]
+        while os.WIFSTOPPED(status):
+            status = os.waitpid(d.p.pid, wall)[1]
+        d.p.returncode = os.waitstatus_to_exitcode(status)
+        need(d.p.returncode == 1, f"status {d.p.returncode}")
+        need(time.monotonic() - t < 5.5, "took longer than 5 s")
+
+
 # --- identities --------------------------------------------------------------------------------------------------
 
 def serial(port, lun):
@@ -365,6 +384,27 @@ def reload_keeps_sessions():
             except ConnectionError:
                 pass
             need(keep.read(8, 1) == b"k" * 512, "the session did not survive the second reload")
+
+
+def reload_under_load():
+    """Thirty reloads that add and remove another target and an address: the load on this one sees no error."""
+    p1, p2 = h.free_port(), h.free_port()
+    with tempfile.TemporaryDirectory() as t:
+        c = base(p1)
+        conf = write(t, c)
+        with Daemon("--config", conf) as d:
+            load = subprocess.Popen([CLI, "bench", "--json", "--rw", "randwrite", "--verify", "--time", "3", "--warmup", "0",
+                                     "--depth", "8", f"iscsi://127.0.0.1:{p1}/{A}/0"], stdout=subprocess.PIPE, text=True)
+            for i in range(30):
+                c = base(p1)
+                if i % 2:
+                    c["portals"].append(f"127.0.0.1:{p2}")
+                    c["targets"][B] = {"luns": {"0": "two"}}
+                write(t, c)
+                d.hup()
+                time.sleep(0.08)  # the log keeps 20 equal lines a second
+            got = json.loads(load.communicate(timeout=30)[0])
+            need(load.returncode == 0 and got["errors"] == 0 and got["mismatches"] == 0 and got["ios"] > 0, str(got))
 
 
 def reload_luns():
@@ -591,7 +631,7 @@ def protect():
 
 
 CASES = [ready_once, notify, howto, port_in_use, bad_address, missing_file, locked_file, bad_iqn, wrong_usage, information,
-         drain, drain_hangs, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_luns, reload_invalid,
+         drain, drain_hangs, drain_stuck, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_under_load, reload_luns, reload_invalid,
          reload_users, reload_disk, late_disk, file_grows, asking, asking_hostile, protect]
 
 if __name__ == "__main__":
