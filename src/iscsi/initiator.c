@@ -234,6 +234,9 @@ int iscsi_ini_tmf(struct iscsi_ini *i, enum iscsi_tmf function, uint64_t lun, st
 		return -ENOTCONN;
 	if (!t)
 		return -EBUSY;
+	/* Not sent: the request would overtake it, and it would run unheard of. Ended: its event is on its way. */
+	if (ref && (!ref->batch || i->slot[ref->itt & (i->nslots - 1)] != ref))
+		return -EAGAIN;
 	k = ini_ctl(i, ISCSI_TMF_REQ | OP_IMMEDIATE, own_itt(i), NULL, 0);
 	if (!k)
 		return -ENOMEM;

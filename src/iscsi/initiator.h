@@ -111,7 +111,8 @@ void iscsi_ini_lost(struct iscsi_ini *i, const char *why);
  * target's window is closed. */
 int  iscsi_ini_cmd(struct iscsi_ini *i, struct iscsi_ini_cmd *cmd);
 /* function: enum iscsi_tmf; ref: the task of ABORT TASK and QUERY TASK, else NULL. Commands that the target confirms
- * as aborted end with -ECANCELED before INI_EV_TMF. */
+ * as aborted end with -ECANCELED before INI_EV_TMF. -EAGAIN: ref has not been sent yet, or has ended and
+ * its event waits. */
 int  iscsi_ini_tmf(struct iscsi_ini *i, enum iscsi_tmf function, uint64_t lun, struct iscsi_ini_cmd *ref, void *ctx);
 int  iscsi_ini_ping(struct iscsi_ini *i, const void *data, uint32_t len);
 int  iscsi_ini_send_targets(struct iscsi_ini *i, const char *value);

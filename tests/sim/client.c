@@ -171,6 +171,29 @@ static bool more(const struct client *c)
 	return c->checking ? c->check_at < SERVER_BLOCKS : c->left > 0;
 }
 
+static void again(struct client *c, const struct cmd *k)
+{
+	if (!c->checking)
+		c->left++;
+	else
+		c->check_at = MIN(c->check_at, k->lba);
+}
+
+static bool is_write(const struct cmd *k)
+{
+	return k->kind != READ && k->kind != FLUSH;
+}
+
+/* The engine has no room: commands that it took back are still in a batch that is being sent. */
+static void take_back(struct client *c, struct cmd *k)
+{
+	k->busy = false;
+	c->inflight--;
+	if (is_write(k))
+		model_write_end(k->id, k->lba, k->n, WRITE_NEVER);
+	again(c, k);
+}
+
 static void send_cmd(struct client *c, struct cmd *k)
 {
 	memset(&k->ini, 0, sizeof(k->ini));
@@ -186,8 +209,10 @@ static void send_cmd(struct client *c, struct cmd *k)
 	c->inflight++;
 	c->left -= !c->checking;
 	int rc = iscsi_ini_cmd(c->ini, &k->ini);
-	if (rc)
+	if (rc && rc != -EBUSY)
 		test_fail("%s: the engine refused a command: %s", c->name, strerror(-rc));
+	if (rc)
+		take_back(c, k);
 }
 
 static void send_cmds(struct client *c)
@@ -215,11 +240,6 @@ static void lost_settle(struct client *c)
 	for (unsigned i = 0; i < c->nlost; i++)
 		model_settle(c->lost[i].id, c->lost[i].lba, c->lost[i].n);
 	c->nlost = 0;
-}
-
-static bool is_write(const struct cmd *k)
-{
-	return k->kind != READ && k->kind != FLUSH;
 }
 
 static void cmd_good(struct client *c, struct cmd *k)
@@ -270,14 +290,6 @@ static void cmd_failed(struct client *c, struct cmd *k)
 		test_fail("%s: command %02x reports a medium error on a sound disk", c->name, k->ini.cdb[0]);
 	if (is_write(k))
 		model_write_end(k->id, k->lba, k->n, WRITE_MAYBE);
-}
-
-static void again(struct client *c, const struct cmd *k)
-{
-	if (!c->checking)
-		c->left++;
-	else
-		c->check_at = MIN(c->check_at, k->lba);
 }
 
 static void cmd_end(struct client *c, struct cmd *k)

@@ -12,6 +12,7 @@ enum { PRUNE_AT = 24 };
 struct version {
 	uint64_t id, content;  /* content: id, or 0 for zeros */
 	uint64_t began, ended; /* UINT64_MAX: still under way, or lost */
+	uint64_t directly;     /* what it replaced had ended then (COMPARE AND WRITE), else UINT64_MAX: not known */
 	bool certain, durable;
 	uint64_t stale;        /* reads that begin after it cannot see this: one has shown that another is the last */
 };
@@ -60,10 +61,11 @@ uint64_t model_moment(void)
 	return ++m.moment;
 }
 
-/* a was certainly over when b began. */
+/* b certainly comes after a: a was over when b began. Or a directly follows what was over then, so that b does not
+ * fit in between. */
 static bool after(const struct version *b, const struct version *a)
 {
-	return b->began > a->ended;
+	return b->began > a->ended || (b != a && b->began > a->directly);
 }
 
 static bool replaced_durably(const struct block *b, const struct version *v)
@@ -122,7 +124,7 @@ uint64_t model_write(unsigned lba, unsigned n, bool zero)
 			CHECK(b->v);
 		}
 		b->v[b->n++] = (struct version){ .id = id, .content = zero ? 0 : id, .began = now, .ended = UINT64_MAX,
-			.stale = UINT64_MAX };
+			.stale = UINT64_MAX, .directly = UINT64_MAX };
 	}
 	return id;
 }
@@ -284,6 +286,26 @@ static bool found_before(const struct block *b, uint64_t content)
 	return false;
 }
 
+/* When the write of this content was over, if there is no doubt which it was. */
+static uint64_t ended_of(const struct block *b, uint64_t content)
+{
+	uint64_t ended = UINT64_MAX;
+	unsigned n = 0;
+	for (unsigned i = 0; i < b->n; i++) {
+		if (b->v[i].content != content)
+			continue;
+		ended = b->v[i].ended;
+		n++;
+	}
+	for (unsigned i = 0; i < b->nbase; i++) {
+		if (b->base[i] != content)
+			continue;
+		ended = 0;
+		n++;
+	}
+	return n == 1 && content ? ended : UINT64_MAX;
+}
+
 bool model_compared(uint64_t id, unsigned lba, uint64_t content, char *ret_why, size_t room)
 {
 	struct block *b = &m.block[lba];
@@ -300,6 +322,7 @@ bool model_compared(uint64_t id, unsigned lba, uint64_t content, char *ret_why, 
 		explain(b, own->began, lba, content, ret_why, room);
 		return false;
 	}
+	own->directly = ended_of(b, content);
 	b->found = realloc(b->found, (b->nfound + 1) * sizeof(*b->found));
 	CHECK(b->found);
 	b->found[b->nfound++] = content;
