@@ -96,7 +96,7 @@ struct conf_target {
 	uint64_t header_digest, data_digest; /* enum conf_digest */
 	uint64_t max_recv_segment, first_burst, max_burst, max_r2t; /* 0 = default */
 	bool initial_r2t, immediate_data;
-	struct conf_list chap;   /* char *: algorithms; none = all but MD5 unless nothing else is offered */
+	struct conf_list chap;   /* char *: algorithms; none = all */
 };
 
 struct conf_discovery {
