@@ -66,7 +66,8 @@ _libc = ctypes.CDLL(None)
 
 
 def die_with_parent():
-    """In a child before exec: SIGKILL when the test that started it is gone, so that nothing is left behind."""
+    """In a child before exec: SIGKILL when the test that started it is gone, so that nothing is left behind. (The
+    kernel means the thread that forked: start servers in threads that outlive them.)"""
     _libc.prctl(1, signal.SIGKILL)
 
 
