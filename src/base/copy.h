@@ -4,16 +4,35 @@
 #define LUNETTE_BASE_COPY_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <emmintrin.h>
+#endif
 
-/* To memory that is not in cache: the microcode's copy does not first read the lines that it overwrites, which a
- * copy by stores does. Measured at 4 KiB into random pages: 175 ns against 240 ns. */
+/* To memory that is not in cache: past the cache, so that lines which are overwritten whole are not read first and
+ * the stores behind do not wait for them. Such stores are ordered by the next locked instruction, which every way
+ * to another thread has (a swap of a table's entry, a mailbox, a system call). */
 static inline void copy_cold(void *to, const void *from, size_t n)
 {
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-	if (n >= 1024) {
-		__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-		return;
+	if (n >= 1024 && ((uintptr_t)to & 63) == 0) {
+		__m128i *d = to;
+		const __m128i *s = from;
+		size_t lines = n / 64;
+
+		for (; lines; lines--, d += 4, s += 4) {
+			__m128i a = _mm_loadu_si128(s), b = _mm_loadu_si128(s + 1);
+			__m128i c = _mm_loadu_si128(s + 2), e = _mm_loadu_si128(s + 3);
+
+			_mm_stream_si128(d, a);
+			_mm_stream_si128(d + 1, b);
+			_mm_stream_si128(d + 2, c);
+			_mm_stream_si128(d + 3, e);
+		}
+		to = d;
+		from = s;
+		n %= 64;
 	}
 #endif
 	memcpy(to, from, n);
