@@ -35,6 +35,8 @@ int64_t sbc_unmap_prepare(struct scsi_cmd *c);
 void sbc_unmap(struct scsi_cmd *c);
 void sbc_lba_status(struct scsi_cmd *c);
 
+void sbc_orwrite(struct scsi_cmd *c);
+void sbc_defects(struct scsi_cmd *c);
 void sbc_prefetch(struct scsi_cmd *c);
 void sbc_start_stop(struct scsi_cmd *c);
 void sbc_prevent_allow(struct scsi_cmd *c);

@@ -613,6 +613,31 @@ static void copy_offload(void **state)
 	bed_ready(n2, 0);
 }
 
+/* ORWRITE sets bits and clears none, over more than one step; an empty defect list is valid (SBC-4 5.11, 5.22). */
+static void orwrite(void **state)
+{
+	static uint8_t a[1 << 20], b[1 << 20];
+	unsigned unit = 1u << lu_on(lu, n->loop)->shift, per = sizeof(a) / unit;
+	uint8_t cdb[16] = { 0x8b };
+
+	fill(a, sizeof(a), 5);
+	fill(b, sizeof(b), 6);
+	assert_int_equal(bed_rw(n, 0, true, 3, per, a, sizeof(a)).status, 0);
+	put_be64(cdb + 2, 3);
+	put_be32(cdb + 10, per);
+	assert_good(run(n, cdb, 16, b, sizeof(b), 0));
+	struct answer r = bed_rw(n, 0, false, 3, per, NULL, sizeof(a));
+	for (size_t i = 0; i < sizeof(a); i++)
+		a[i] |= b[i];
+	assert_memory_equal(r.data, a, sizeof(a));
+	put_be64(cdb + 2, 1ull << 40);
+	assert_sense(run(n, cdb, 16, b, sizeof(b), 0), 5, 0x21, 0);
+	assert_good(DO(n, 0x37, 0, 0x1d, 0, 0, 0, 0, 0, 64));
+	assert_int_equal(DO(n, 0x37, 0, 0x1d, 0, 0, 0, 0, 0, 64).data[1], 0x1d);
+	assert_good(DO(n, 0xb7, 0x08, 0, 0, 0, 0, 0, 0, 0, 64));
+	assert_int_equal(DO(n, 0xb7, 0x08, 0, 0, 0, 0, 0, 0, 0, 64).len, 8);
+}
+
 /* A medium that may be ejected: not while prevented by any nexus; 02/3A without it; 28/00 when it is back. */
 static void removable(void **state)
 {
@@ -718,7 +743,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(every_length), T(fua), T(errors), T(verify), T(write_verify),
 		T(compare_and_write), T(write_same), T(unmap), T(reports), T(report_all), T(mode_select),
-		T(soft_protect), T(reserve), T(persistent), T(copy_offload), TX(copy_offload, setup_copying),
+		T(soft_protect), T(reserve), T(persistent), T(copy_offload), TX(copy_offload, setup_copying), 
+		T(orwrite), TX(orwrite, setup_copying),
 		TX(removable, setup_removable), TX(copying, setup_copying),
 		TX(read_only, setup_ro), T(attach), cmocka_unit_test(every_row) };
 
