@@ -334,7 +334,8 @@ static int storm(struct bench_conf *c, const struct addrinfo *ai)
 {
 	static struct bench_wire *w[BENCH_SESSIONS];
 	uint32_t isid = 0;
-	uint64_t n = 0, t0 = bench_now_ns(), warm = t0 + (uint64_t)(c->warmup_s * 1e9), end = warm + (uint64_t)(c->time_s * 1e9), now;
+	uint64_t n = 0, now, t0 = bench_now_ns(), warm = t0 + (uint64_t)(c->warmup_s * 1e9);
+	uint64_t end = warm + (uint64_t)(c->time_s * 1e9);
 	double cpu = bench_cpu_seconds(c->server_pid), s;
 	bool counting = false;
 
