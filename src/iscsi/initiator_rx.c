@@ -91,7 +91,7 @@ static void rx_r2t(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data,
 	uint32_t off = be32(bhs + R2T_OFFSET), n = be32(bhs + R2T_LEN);
 	unsigned at;
 
-	if (!c || !c->out_len || c->r2t_n == INI_R2T_MAX || !n || n > i->params.max_burst || off > c->out_len ||
+	if (!c || !c->out_len || c->r2t_n >= i->params.max_r2t || !n || n > i->params.max_burst || off > c->out_len ||
 	    n > c->out_len - off || be32(bhs + R2T_SN) != c->exp_r2t_sn) {
 		violation(i, "R2T that breaks what was agreed");
 		return;

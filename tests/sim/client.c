@@ -345,6 +345,17 @@ static void hang_up(struct client *c)
 	c->leaving = false;
 }
 
+/* Whether a connection ended for a reason that is neither the network's nor the clock's. */
+static bool is_violation(const char *why)
+{
+	static const char *const fine[] = { "logged out", "end of stream", "target does not answer", "login timed out",
+		"a reset took its commands", "the target refused the login" };
+	for (unsigned i = 0; i < ARRAY_LEN(fine); i++)
+		if (strstr(why, fine[i]))
+			return false;
+	return strcmp(why, strerror(ECONNRESET)) && strcmp(why, strerror(EPIPE));
+}
+
 static void event(struct client *c, const struct iscsi_ini_event *ev)
 {
 	switch (ev->kind) {
@@ -361,6 +372,8 @@ static void event(struct client *c, const struct iscsi_ini_event *ev)
 		test_fail("%s: the target rejected a PDU, reason %u", c->name, ev->code);
 	case INI_EV_CLOSED:
 		log_info("%s closed: %s (%x)", c->name, ev->text, ev->code);
+		if (is_violation(ev->text))
+			test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
 		c->closing = false;
 		hang_up(c);
 		break;
