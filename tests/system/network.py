@@ -131,32 +131,26 @@ def no_descriptors(loop):
             return f"{ticks} ticks in {sec:.1f} s"
 
 
-FUSE_SRC = os.path.join(HERE, "slowfs.c")
-
-
 def slow_file(loop):
     """A file that answers a read after 2 s (FUSE) stalls its own commands only: another session of the same server and
     core does hundreds of reads meanwhile."""
     if not os.path.exists("/dev/fuse"):
         raise h.Skip("no /dev/fuse")
-    if not shutil.which("fusermount3") or not shutil.which("gcc"):
+    exe = os.path.join(h.flavour_dir("release"), "tests/lib/slowfs")
+    if not shutil.which("fusermount3") or not os.path.exists(exe):
         raise h.Skip("fuse3 is not installed")
     with tempfile.TemporaryDirectory(prefix="lunette-fuse-") as d:
-        exe, mnt = os.path.join(d, "slowfs"), os.path.join(d, "mnt")
+        mnt = os.path.join(d, "mnt")
         os.mkdir(mnt)
-        flags = h.run(["pkg-config", "--cflags", "--libs", "fuse3"], 20).stdout.split()
-        r = h.run(["gcc", "-O1", "-o", exe, FUSE_SRC, *flags], 60)
-        if r.returncode:
-            raise h.Skip("cannot build the slow file system: " + h.tail(r.stdout, 1))
-        fs = subprocess.Popen([exe, "-f", mnt], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, text=True)
+        fs = subprocess.Popen([exe, "2000", mnt], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True, preexec_fn=h.die_with_parent)
         try:
             end = time.monotonic() + 5
-            while not os.path.exists(f"{mnt}/slow"):
+            while not os.path.exists(f"{mnt}/disk"):
                 if fs.poll() is not None or time.monotonic() > end:
                     raise h.Skip("FUSE cannot be mounted here: " + (fs.stderr.read() if fs.poll() is not None else ""))
                 time.sleep(0.05)
-            with h.Server("--file", f"{mnt}/slow", "--ram", "16M", "--cores", "1", loop=loop) as s:
+            with h.Server("--file", f"{mnt}/disk", "--ram", "16M", "--cores", "1", loop=loop) as s:
                 a = iscsi.Session(s.host, s.port, s.iqn, lun=0, timeout=30)
                 a.ready()
                 b = iscsi.Session(s.host, s.port, s.iqn, lun=1)
