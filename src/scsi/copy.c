@@ -235,8 +235,7 @@ static void finish(struct copy *k, uint32_t sense)
 
 static void put_pages(struct copy *k)
 {
-	for (int i = 0; i < k->niov; i++)
-		page_put(loop_pages(k->c->loop), k->iov[i].iov_base);
+	scsi_pages_put(k->c->loop, k->iov, k->niov);
 	k->niov = 0;
 }
 
@@ -278,20 +277,6 @@ static void step_read(struct blk_io *io, void *ctx)
 	blk_submit(to->blk, io, step_written, k);
 }
 
-/* Pages of our own, for a medium that does not lend. */
-static int take_pages(struct copy *k)
-{
-	for (uint64_t left = k->step; left;) {
-		void *p = page_get(loop_pages(k->c->loop));
-		if (!p)
-			return -ENOMEM;
-		size_t n = MIN(left, PAGE_BYTES);
-		k->iov[k->niov++] = (struct iovec){ p, n };
-		left -= n;
-	}
-	return 0;
-}
-
 static void step_granted(struct lu_freeze *fz)
 {
 	struct scsi_cmd *c = lu_freeze_own(fz);
@@ -304,12 +289,14 @@ static void step_granted(struct lu_freeze *fz)
 		return;
 	}
 	bool lend = from->caps & BLK_CAN_LEND;
-	if (!lend && take_pages(k) < 0) {
+	int n = lend ? STEP_IOV : scsi_pages_get(c->loop, k->iov, k->step);
+	if (n < 0) {
 		step_over(k, -ENOMEM);
 		return;
 	}
+	k->niov = lend ? 0 : n;
 	c->io.req = (struct blk_req){ .op = BLK_READ, .flags = lend ? BLK_LEND : 0, .off = s->from + k->done,
-		.len = k->step, .iov = k->iov, .niov = lend ? STEP_IOV : k->niov };
+		.len = k->step, .iov = k->iov, .niov = n };
 	c->io.loop = c->loop;
 	blk_submit(from, &c->io, step_read, k);
 }

@@ -89,6 +89,28 @@ int scsi_data_alloc(struct scsi_cmd *c, uint32_t len)
 	return 0;
 }
 
+int scsi_pages_get(struct loop *l, struct iovec *iov, uint64_t len)
+{
+	int n = 0;
+
+	for (; len; n++) {
+		void *p = page_get(loop_pages(l));
+		if (!p) {
+			scsi_pages_put(l, iov, n);
+			return -ENOMEM;
+		}
+		iov[n] = (struct iovec){ p, MIN(len, PAGE_BYTES) };
+		len -= iov[n].iov_len;
+	}
+	return n;
+}
+
+void scsi_pages_put(struct loop *l, const struct iovec *iov, int n)
+{
+	for (int i = 0; i < n; i++)
+		page_put(loop_pages(l), iov[i].iov_base);
+}
+
 /* A longer vector with the same entries. */
 static int iov_grow(struct scsi_cmd *c, unsigned n)
 {

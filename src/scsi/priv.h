@@ -216,6 +216,9 @@ static inline uint64_t scsi_field(const uint8_t *cdb, struct scsi_field f)
 }
 
 /* --- data.c --- */
+/* Fresh pages for len bytes, for reads from a medium that does not lend; returns their number or -ENOMEM. */
+int  scsi_pages_get(struct loop *l, struct iovec *iov, uint64_t len);
+void scsi_pages_put(struct loop *l, const struct iovec *iov, int n);
 int  scsi_iov_reserve(struct scsi_cmd *c, unsigned n);
 void scsi_data_put(struct scsi_cmd *c, size_t at, const void *src, size_t n);
 void scsi_data_get(const struct scsi_cmd *c, size_t at, void *dst, size_t n);

@@ -26,8 +26,7 @@ static int side_open(struct scsi_cmd *c)
 /* Puts the pages that were read. */
 static void side_drop(struct scsi_cmd *c)
 {
-	for (uint64_t i = 0; i < c->scratch[NSIDE]; i++)
-		page_put(loop_pages(c->loop), side(c)[i].iov_base);
+	scsi_pages_put(c->loop, side(c), (int)c->scratch[NSIDE]);
 	c->scratch[NSIDE] = 0;
 }
 
@@ -39,14 +38,10 @@ static void side_close(struct scsi_cmd *c)
 
 static int side_pages(struct scsi_cmd *c, uint64_t len)
 {
-	for (; len; c->scratch[NSIDE]++) {
-		void *p = page_get(loop_pages(c->loop));
-		if (!p)
-			return -ENOMEM;
-		side(c)[c->scratch[NSIDE]] = (struct iovec){ p, MIN(len, PAGE_BYTES) };
-		len -= MIN(len, PAGE_BYTES);
-	}
-	return 0;
+	int n = scsi_pages_get(c->loop, side(c), len);
+
+	c->scratch[NSIDE] = n < 0 ? 0 : (uint64_t)n;
+	return n < 0 ? n : 0;
 }
 
 /* --- comparing --- */

@@ -11,12 +11,6 @@ static struct iovec *or_iov(const struct scsi_cmd *c)
 	return (struct iovec *)(uintptr_t)c->scratch[OR_IOV];
 }
 
-static void or_put(struct scsi_cmd *c, int n)
-{
-	for (int i = 0; i < n; i++)
-		page_put(loop_pages(c->loop), or_iov(c)[i].iov_base);
-}
-
 static void or_bytes(uint8_t *to, const uint8_t *from, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -48,38 +42,22 @@ static void or_read(struct blk_io *io, void *ctx)
 	struct scsi_cmd *c = ctx;
 
 	if (io->status < 0 || c->must_abort) {
-		or_put(c, io->req.niov);
+		scsi_pages_put(c->loop, or_iov(c), io->req.niov);
 		or_end(c);
 		sbc_fail(c, false);
 		return;
 	}
 	or_into(c, c->scratch[OR_AT], io->req.iov, io->req.niov);
-	or_put(c, io->req.niov);
+	scsi_pages_put(c->loop, or_iov(c), io->req.niov);
 	c->scratch[OR_AT] += io->req.len;
 	or_step(c);
-}
-
-static int own_pages(struct scsi_cmd *c, uint64_t len)
-{
-	int n = 0;
-
-	for (; len; n++) {
-		void *p = page_get(loop_pages(c->loop));
-		if (!p) {
-			or_put(c, n);
-			return -ENOMEM;
-		}
-		or_iov(c)[n] = (struct iovec){ p, MIN(len, PAGE_BYTES) };
-		len -= or_iov(c)[n].iov_len;
-	}
-	return n;
 }
 
 static void or_step(struct scsi_cmd *c)
 {
 	uint64_t left = c->len - c->scratch[OR_AT], step = MIN(left, (uint64_t)OR_STEP);
 	bool lend = c->ll->pub.blk->caps & BLK_CAN_LEND;
-	int n = lend || !step ? OR_NIOV : own_pages(c, step);
+	int n = lend || !step ? OR_NIOV : scsi_pages_get(c->loop, or_iov(c), step);
 
 	if (!step) {
 		or_end(c);
