@@ -133,6 +133,8 @@ struct valve {
 	int fail;            /* errno for the next requests, negative */
 	unsigned op_seen[8]; /* by enum blk_op */
 	uint32_t flags;      /* of the last write */
+	const struct blk_extent *map; /* what MAP answers, nmap of them */
+	int nmap;
 	struct blk_io *held[64];
 	unsigned nheld;
 };
@@ -146,6 +148,10 @@ static inline void valve_submit(struct blk *b, struct blk_io *io)
 	if (valve.fail) {
 		io->fail_off = io->req.off;
 		blk_done(io, valve.fail);
+	} else if (io->req.op == BLK_MAP && valve.map) {
+		memcpy(io->req.map, valve.map, (size_t)valve.nmap * sizeof(*valve.map));
+		io->req.nmap = valve.nmap;
+		blk_done(io, 0);
 	} else if (valve.hold) {
 		assert_true(valve.nheld < ARRAY_LEN(valve.held));
 		valve.held[valve.nheld++] = io;

@@ -681,6 +681,15 @@ static void copying(void **state)
 	expect(3, 1, both + 4096);
 	assert_sense(OUT(n, both, 8192, 0x89, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1), 0xe, 0x1d, 0);
 	assert_int_equal(bed_rw(n, 0, false, 3, 2, NULL, 5000).len, 5000);
+	static const struct blk_extent map[] = { { 0, 512, BLK_DATA }, { 512, 11776, BLK_HOLE }, /* blocks 1 and 2 */
+		{ 12288, 4096, BLK_ZEROED }, { 16384, 1024, BLK_HOLE }, { 17408, SIZE - 17408, BLK_DATA } };
+	valve.map = map;
+	valve.nmap = ARRAY_LEN(map);
+	struct answer a = DO(n, 0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0);
+	assert_int_equal(a.len, 8 + 3 * 16);
+	assert_int_equal(be32(a.data + 8 + 8) << 8 | a.data[8 + 12], 1 << 8 | 0);
+	assert_int_equal(be32(a.data + 24 + 8) << 8 | a.data[24 + 12], 2 << 8 | 1);
+	assert_int_equal(be32(a.data + 40 + 8) << 8 | a.data[40 + 12], (SIZE / 4096 - 3) << 8 | 0);
 }
 
 /* A write-protected unit refuses writes and reads on; SBC-4 4.13. */

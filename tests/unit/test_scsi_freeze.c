@@ -89,6 +89,30 @@ static void compare_and_write_holds(void **state)
 	assert_good(late);
 }
 
+/* Of two COMPARE AND WRITE commands that overlap, on two loops, the second reads only when the first has written. */
+static void compare_and_write_queue(void **state)
+{
+	uint8_t data[1024] = { 0 };
+	struct answer first, second;
+
+	memset(data + 512, 3, 512);
+	valve.hold = true;
+	start_caw(&first, n, 9, data);
+	start_caw(&second, n2, 9, data);
+	bed_settle();
+	assert_int_equal(valve.nheld, 1);
+	valve_release(0); /* the read; its write comes */
+	bed_settle();
+	assert_int_equal(valve.nheld, 1);
+	assert_int_equal(valve.held[0]->req.op, BLK_WRITE);
+	valve_release(0);
+	bed_settle();
+	valve_open();
+	finish(&first);
+	finish(&second);
+	assert_int_equal(first.status + second.status, SCSI_CHECK_CONDITION);
+}
+
 /* Many COMPARE AND WRITE commands of two loops on one block: each that succeeds saw the value of the one before. */
 static void compare_and_write_counts(void **state)
 {
@@ -134,6 +158,30 @@ static void abort_waits(void **state)
 	bed_free(&a);
 	assert_int_equal(bed_tmf(n, 0, SCSI_ABORT_TASK, 12345), SCSI_TMF_NO_TASK);
 	assert_int_equal(bed_tmf(n, 3, SCSI_ABORT_TASK, 12345), SCSI_TMF_NO_LUN);
+}
+
+/* An abort at any point of a COMPARE AND WRITE ends it exactly once, done or aborted; SAM-5 7.2. */
+static void abort_anywhere(void **state)
+{
+	static uint8_t data[1024];
+	struct answer a;
+
+	for (unsigned turns = 0; turns < 40; turns++) {
+		struct bed_tmf t;
+		struct scsi_nexus *by = turns % 2 ? n : n2;
+		start_caw(&a, by, 5, data);
+		for (unsigned i = 0; i < turns / 4; i++)
+			loop_turn(loop_group.loop[(turns / 2 + i) % 2], 0);
+		bed_tmf_start(&t, by, 0, SCSI_ABORT_TASK, a.cmd->tag);
+		for (unsigned i = 0; i < 4; i++)
+			loop_turn(loop_group.loop[i % 2], 0);
+		bed_until(&t.done);
+		assert_int_equal(a.done, 1);
+		bed_settle();
+		assert_int_equal(a.done, 1);
+		assert_true(a.aborted || a.status == SCSI_GOOD);
+		bed_free(&a);
+	}
 }
 
 /* Commands that wait for data or are held end at once when aborted; SAM-5 7. */
@@ -350,7 +398,7 @@ static void close_waits(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(compare_and_write_holds), T(compare_and_write_counts), T(abort_waits),
+	const struct CMUnitTest tests[] = { T(compare_and_write_holds), T(compare_and_write_queue), T(compare_and_write_counts), T(abort_waits), T(abort_anywhere),
 		T(abort_waiting), T(clear_task_set), T(ghost_write), T(no_deadlock), T(unmap_held), T(ordered), T(close_waits) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
