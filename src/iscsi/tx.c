@@ -204,6 +204,17 @@ static void emit_response(struct iscsi_conn *c, struct iscsi_txb *b, struct iscs
 	emitted(c, b, t);
 }
 
+/* The digest of one page is taken while the next one comes from memory. */
+static void fetch_ahead(const struct iscsi_task *t)
+{
+	const struct iovec *v = &t->cmd.iov[t->seg + 1];
+
+	if (t->seg + 1 >= t->cmd.niov)
+		return;
+	for (size_t at = 0; at < v->iov_len; at += 64)
+		__builtin_prefetch((const uint8_t *)v->iov_base + at);
+}
+
 /* n bytes from the task's cursor; returns their CRC when digests are on. */
 static uint32_t gather_data(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t, uint32_t n)
 {
@@ -213,8 +224,10 @@ static uint32_t gather_data(struct iscsi_conn *c, struct iscsi_txb *b, struct is
 		struct iovec *v = &t->cmd.iov[t->seg];
 		uint32_t run = (uint32_t)MIN((size_t)n, v->iov_len - t->seg_off);
 		uint8_t *p = (uint8_t *)v->iov_base + t->seg_off;
-		if (c->data_digest)
+		if (c->data_digest) {
+			fetch_ahead(t);
 			crc = crc32c(crc, p, run);
+		}
 		gather(b, p, run);
 		n -= run;
 		t->seg_off += run;
