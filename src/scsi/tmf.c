@@ -33,12 +33,13 @@ static void tmf_end_later(struct scsi_tmf *t, enum scsi_tmf_result result)
 	loop_defer(t->nexus->loop, &t->task);
 }
 
-static struct scsi_cmd *find_tag(const struct lu_loop *ll, const struct scsi_nexus *n, uint64_t tag)
+/* aborted: one that another function has marked already counts too. */
+static struct scsi_cmd *find_tag(const struct lu_loop *ll, const struct scsi_nexus *n, uint64_t tag, bool aborted)
 {
 	struct scsi_cmd *c;
 
 	list_for_each(c, &ll->cmds, in_lu)
-		if (c->nexus == n && c->tag == tag && !c->must_abort)
+		if (c->nexus == n && c->tag == tag && (aborted || !c->must_abort))
 			return c;
 	return NULL;
 }
@@ -72,12 +73,26 @@ static void mark(struct lu_loop *ll, const struct scsi_tmf *t)
 	}
 }
 
+/* On the nexus' own loop, when the function arrives: a command that comes after it is not its affair, and would
+ * never be answered. */
+static void mark_here(const struct scsi_tmf *t)
+{
+	const struct scsi_nexus *n = t->nexus;
+
+	if (t->ll)
+		mark(t->ll, t);
+	for (unsigned i = 0; !t->ll && i < n->nlun; i++)
+		if (n->itl[i].ll)
+			mark(n->itl[i].ll, t);
+}
+
 static void abort_leg(struct round_leg *leg, void *ctx)
 {
 	struct scsi_tmf *t = ctx;
 	struct lu_loop *ll = lu_on(t->ll->lu, leg->loop);
 
-	mark(ll, t);
+	if (leg->loop != t->nexus->loop)
+		mark(ll, t);
 	lu_wait_aborted(ll, leg, NULL);
 }
 
@@ -158,6 +173,7 @@ static void nexus_reset(struct scsi_tmf *t)
 	for (unsigned i = 0; i < n->nlun; i++)
 		if (n->itl[i].ll)
 			ua_add(&n->itl[i], UA_NEXUS_LOSS);
+	mark_here(t);
 	target_reset_next(t);
 }
 
@@ -168,23 +184,25 @@ static void on_lu(struct scsi_tmf *t)
 
 	switch (t->kind) {
 	case SCSI_ABORT_TASK:
-		c = find_tag(ll, t->nexus, t->tag);
+		c = find_tag(ll, t->nexus, t->tag, true); /* if marked: the answer still waits for its end */
 		if (!c) {
 			tmf_end_later(t, SCSI_TMF_NO_TASK);
 			return;
 		}
-		scsi_abort(c); /* at once: before the legs run it could end and answer */
+		mark_here(t);
 		round_start(t->nexus->loop, abort_leg, aborted, t);
 		return;
 	case SCSI_ABORT_TASK_SET:
 	case SCSI_CLEAR_TASK_SET:
+		mark_here(t);
 		round_start(t->nexus->loop, abort_leg, aborted, t);
 		return;
 	case SCSI_LU_RESET:
+		mark_here(t);
 		reset_lu(t);
 		return;
 	case SCSI_QUERY_TASK:
-		tmf_end_later(t, find_tag(ll, t->nexus, t->tag) ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
+		tmf_end_later(t, find_tag(ll, t->nexus, t->tag, false) ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
 		return;
 	case SCSI_QUERY_TASK_SET:
 		tmf_end_later(t, has_tasks(ll, t->nexus) ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
@@ -207,6 +225,7 @@ void scsi_tmf(struct scsi_tmf *t)
 	t->next_lun = 0;
 	n->tmfs++;
 	if (t->kind == SCSI_TARGET_RESET) {
+		mark_here(t);
 		target_reset_next(t);
 		return;
 	}

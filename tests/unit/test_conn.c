@@ -467,6 +467,44 @@ static void test_abort_held(void **state)
 	assert_int_equal(d.pool->tasks_live, 0);
 }
 
+/* A command that comes behind a task management function, even in the same receive, is not aborted by it and is
+ * answered (4.2.3.3: the function concerns the commands before it). */
+static void test_command_behind_tmf(void **state)
+{
+	static const uint8_t fn[] = { TMF_ABORT_TASK_SET, TMF_CLEAR_TASK_SET, TMF_LU_RESET, TMF_WARM_RESET };
+	uint8_t bhs[48], cdb[16], tmf[48], all[3 * 48], tur[16] = { 0 };
+	const uint8_t *h;
+
+	for (unsigned i = 0; i < sizeof(fn); i++) {
+		OPEN("InitialR2T=Yes\0ImmediateData=No\0");
+		memset(tmf, 0, sizeof(tmf));
+		tmf[0] = ISCSI_TMF_REQ | OP_IMMEDIATE;
+		tmf[1] = FLAG_FINAL | fn[i];
+		put_be32(tmf + BHS_ITT, 0x1000);
+		put_be32(tmf + TMF_REF_TAG, ISCSI_NO_TAG);
+		cdb_rw(cdb, 0x2a, 0, 8);
+		duplex_cmd(&d, bhs, FLAG_FINAL | CMD_WRITE, 4096, cdb);
+		memcpy(all, bhs, 48);
+		put_be32(tmf + BHS_CMD_SN, d.cmd_sn);
+		memcpy(all + 48, tmf, 48);
+		duplex_cmd(&d, bhs, FLAG_FINAL, 0, tur);
+		memcpy(all + 96, bhs, 48);
+		duplex_feed(&d, all, sizeof(all), 0);
+		bool answered = false, done = false;
+		while ((h = duplex_next(&d, NULL, NULL))) {
+			assert_int_not_equal(h[0], ISCSI_DATA_IN);
+			done |= h[0] == ISCSI_TMF_RSP && h[RSP_RESPONSE] == TMF_RSP_COMPLETE;
+			if (h[0] != ISCSI_SCSI_RSP)
+				continue;
+			assert_int_equal(be32(h + BHS_ITT), d.itt);
+			answered = true;
+		}
+		assert_true(done);
+		assert_true(answered);
+		duplex_close(&d);
+	}
+}
+
 /* A write that waited for its turn changes no more blocks than its CDB says, whatever came with it. */
 static void test_held_too_long(void **state)
 {
@@ -573,7 +611,7 @@ int main(void)
 		cmocka_unit_test(test_nop_and_reject), cmocka_unit_test(test_residuals),
 		cmocka_unit_test(test_before_login),
 		cmocka_unit_test(test_budget), cmocka_unit_test(test_budget_unasked),
-		cmocka_unit_test(test_abort_held), cmocka_unit_test(test_held_too_long),
+		cmocka_unit_test(test_abort_held), cmocka_unit_test(test_command_behind_tmf), cmocka_unit_test(test_held_too_long),
 		cmocka_unit_test(test_echo_bound), cmocka_unit_test(test_held_bound),
 		cmocka_unit_test(test_end_while_starved),
 	};
