@@ -30,12 +30,13 @@ class Task:
         self.sent = 0                 # bytes of a write that have left
         self.since = time.monotonic()
         self.cmdsn = 0
-        self.doomed = False           # a reset may have ended it without a word
+        self.doomed = self.since < Player.storm_until  # a reset may have ended it without a word
         self.r2ts = []
 
 
 class Player:
     """One initiator: what it has in flight, and what each of its blocks may hold."""
+    storm_until = 0.0
 
     def __init__(self, rng, number):
         self.rng, self.number = rng, number
@@ -156,7 +157,16 @@ class Player:
             old.close()
         self.count["cut"] += 1
 
+    def doom_all(self):
+        """A reset ran, or may still run: what anyone has in flight may end without a word."""
+        for q in self.all:
+            for t in q.tasks.values():
+                t.doomed = True
+
     def forget(self):
+        if any(fn == LU_RESET for fn, *_ in self.tmfs.values()):
+            self.doom_all()
+            Player.storm_until = time.monotonic() + 1  # its answer will not tell when it was over
         for t in self.tasks.values():
             self.ended(t, False)
         self.tasks, self.tmfs, self.pings = {}, {}, {}
@@ -222,9 +232,7 @@ class Player:
         for i in gone & set(self.tasks):
             self.ended(self.tasks.pop(i), False)
         if fn == LU_RESET:
-            for q in self.all:
-                for t in q.tasks.values():
-                    t.doomed = True
+            self.doom_all()
 
     def finish_doomed(self):
         now = time.monotonic()
