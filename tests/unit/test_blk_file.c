@@ -370,6 +370,26 @@ static void test_direct_unaligned(void **state)
 	blk_close(b);
 }
 
+/* Proves that MAP calls what was cut off a file data and not a hole: a client reads what is data, and hears that it
+ * is gone, but takes a hole for zeros. */
+static void test_map_cut_short(void **state)
+{
+	struct blk *b = must_open(",size=4MiB");
+	static struct bt_io t;
+
+	assert_int_equal(truncate(path, 2 << 20), 0);
+	bt_start(&t, loop, b, BLK_MAP, 0, 1 << 20, 3 << 20, NULL);
+	assert_int_equal(bt_wait(&t), 0);
+	for (int i = 0; i < t.io.req.nmap; i++)
+		assert_true(t.map[i].kind == BLK_DATA || t.map[i].off + t.map[i].len <= 2 << 20);
+	bt_start(&t, loop, b, BLK_MAP, 0, 3 << 20, 4096, NULL);
+	assert_int_equal(bt_wait(&t), 0);
+	assert_int_equal(t.io.req.nmap, 1);
+	assert_int_equal(t.map[0].kind, BLK_DATA);
+	assert_int_equal(t.map[0].len, 4096);
+	blk_close(b);
+}
+
 /* Proves that MAP tells data from holes of a sparse file. */
 static void test_map(void **state)
 {
@@ -447,6 +467,7 @@ int main(void)
 		TEST(test_many_pages),
 		TEST(test_direct_unaligned),
 		TEST(test_map),
+		TEST(test_map_cut_short),
 	};
 
 	return cmocka_run_group_tests_name("best loop", tests, setup_best, teardown) +

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -391,16 +392,24 @@ static uint64_t seek_or(int fd, uint64_t off, int whence, uint64_t end)
 	return r < 0 ? end : MIN((uint64_t)r, end);
 }
 
+/* What was cut off a file is no hole: a client would take it for zeros without reading, and reading it fails. */
+static uint64_t map_limit(int fd, uint64_t end)
+{
+	struct stat st;
+
+	return fstat(fd, &st) < 0 ? 0 : MIN((uint64_t)st.st_size & ~(uint64_t)(SECTOR_BYTES - 1), end);
+}
+
 static void map_work(struct op *op)
 {
 	struct blk_io *io = op_io(op);
 	int fd = op_file(op)->fd, n = 0;
-	uint64_t off = io->req.off, end = off + io->req.len;
+	uint64_t off = io->req.off, end = off + io->req.len, limit = map_limit(fd, end);
 
 	while (off < end && n < io->req.nmap) {
-		uint64_t data = seek_or(fd, off, SEEK_DATA, end);
+		uint64_t data = off < limit ? seek_or(fd, off, SEEK_DATA, limit) : off;
 		bool hole = data > off;
-		uint64_t to = hole ? data : seek_or(fd, off, SEEK_HOLE, end);
+		uint64_t to = hole ? data : off < limit ? seek_or(fd, off, SEEK_HOLE, limit) : end;
 
 		to = to > off ? to : end; /* changed in between: all data */
 		io->req.map[n++] = (struct blk_extent){ off, to - off, hole ? BLK_HOLE : BLK_DATA };
