@@ -104,6 +104,10 @@ static void test_cut(void **state)
 	assert_int_equal(read_lent(BLK_SEND, 0, 131072), -EIO);
 	assert_true(read_lent(BLK_SEND, 0, 65536) >= 0);
 	assert_memory_equal(got, want, 65536);
+	assert_int_equal(truncate(path, 32768 + 512), 0);
+	assert_int_equal(disk->ops->poll_size(disk), -ENXIO);
+	assert_int_equal(read_lent(BLK_SEND, 32768 + 512, 512), -EIO);
+	assert_true(read_lent(BLK_SEND, 32768, 512) >= 0);
 }
 
 /* Proves that what is still lent when the disk is closed can be neither read nor become other memory. */

@@ -172,6 +172,9 @@ bool filemap_lend(struct blk *b, struct blk_io *io)
 
 	if (!(io->req.flags & BLK_SEND) || off + len > f->map_bytes)
 		return false;
+	/* The last page of a file that was cut short is there, with zeros for what is gone. */
+	if (off + len > atomic_load_explicit(&f->limit, memory_order_relaxed))
+		return false;
 	if (!(len <= SHORT_BYTES ? short_resident(f, off, len) : long_resident(f, off, len)))
 		return false;
 	while (len) {
