@@ -39,7 +39,7 @@ struct server {
 	struct conf conf;
 	struct list disks, targets, portals;
 	struct timer tick;
-	unsigned pending; /* maps and removals under way */
+	unsigned pending; /* maps that the loops are taking over */
 	bool started, stopping, announce;
 	struct task announce_task;
 	unsigned forced;
@@ -283,11 +283,11 @@ static void target_forgotten(void *ctx)
 {
 	struct target *t = ctx;
 
-	t->server->pending--;
 	t->known = false;
 	target_publish(t); /* an empty map; then it is freed */
 }
 
+/* Takes as long as its sessions' commands do. Nothing waits for it: a target of the same name may come meanwhile. */
 static void target_remove(struct target *t)
 {
 	t->removing = true;
@@ -297,7 +297,6 @@ static void target_remove(struct target *t)
 		target_publish(t);
 		return;
 	}
-	t->server->pending++;
 	if (net_target_remove(t->name, target_forgotten, t) < 0)
 		target_forgotten(t);
 }

@@ -21,7 +21,7 @@ struct server_events {
 int  server_new(struct server **ret, struct loop *control, struct store *store, const struct server_events *ev,
 	struct err *e);
 /* Takes c over on success (it is empty then). c must have been validated. -EAGAIN: the last change is still being
- * published; try again in a moment. */
+ * published; try again in a moment. What was removed may take longer to end, and holds up nothing. */
 int  server_apply(struct server *s, struct conf *c, struct err *e);
 /* Drains sessions, then closes every disk. done(ctx) when nothing runs any more; may never be called when a disk
  * hangs. server_free() is allowed after it only. */
