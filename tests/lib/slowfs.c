@@ -18,7 +18,7 @@
 enum { DISK_BYTES = 64 << 20, POLL_MS = 5 };
 
 static long delay_ms;
-static volatile sig_atomic_t released, sizes_hang;
+static _Atomic int released, sizes_hang; /* set by signals, read by every thread of the file system */
 
 static void on_release(int sig)
 {
