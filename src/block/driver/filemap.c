@@ -75,7 +75,7 @@ void filemap_open(struct blk *b)
  * used again: such a send then fails, where it would send whatever came to lie there. */
 static void retire(void *p, size_t bytes)
 {
-	mmap(p, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	(void)mmap(p, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
 void filemap_close(struct blk *b)
