@@ -514,7 +514,7 @@ static void connected(struct op *op)
 	ic.initiator = c->name;
 	ic.target = SERVER_TARGET;
 	ic.offer = c->conf.offer;
-	ic.nop_ns = NOP_NS;
+	ic.nop_ns = c->conf.pings ? NOP_NS : 0;
 	ic.first_cmd_sn = sim_chance(50) ? 0xfffffff0u : 1;
 	ic.isid[5] = (uint8_t)c->conf.number;
 	c->ini = iscsi_ini_new(&ic);

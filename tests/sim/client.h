@@ -14,6 +14,7 @@ struct client_conf {
 	unsigned blocks_max;      /* of one command */
 	unsigned aborts_permille; /* of the moments at which it could abort something */
 	bool     wce;             /* as the server's */
+	bool     pings;           /* NOPs; without them nothing hides a wake-up that was forgotten */
 	bool     errors;          /* medium errors and full disks are to be expected */
 	struct iscsi_offer offer;
 };

@@ -204,7 +204,8 @@ static void new_clients(void)
 	for (unsigned i = 0; i < plan.clients; i++) {
 		struct client_conf c = { .number = i, .ops = 20 + (unsigned)sim_random(300),
 			.depth = 1 + (unsigned)sim_random(DEPTH_MAX), .blocks_max = ONE_OF(8, 64, 256),
-			.aborts_permille = plan.aborts_permille, .wce = plan.server.wce, .errors = plan.errors };
+			.aborts_permille = plan.aborts_permille, .wce = plan.server.wce, .errors = plan.errors,
+			.pings = plan.cuts || plan.aborts_permille };
 		struct iscsi_ini_conf ic;
 		iscsi_ini_conf_defaults(&ic);
 		c.offer = ic.offer;
