@@ -346,7 +346,11 @@ static int declared_text(struct iscsi_keys *k, const struct key *key, const char
 
 	if (len > key->max)
 		return fail(k, LOGIN_INITIATOR_ERROR, "%s is longer than %u bytes", key->name, key->max);
-	memcpy((char *)k->params + key->at, value, len + 1);
+	char *to = (char *)k->params + key->at;
+	memcpy(to, value, len + 1);
+	for (char *p = to; *p; p++) /* it is shown to people */
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
 	return 0;
 }
 
@@ -358,9 +362,12 @@ static int declared_name(struct iscsi_keys *k, const struct key *key, const char
 
 	if (strlen(value) > key->max)
 		return fail(k, status, "%s is longer than %u bytes", key->name, key->max);
-	declared_text(k, key, value, out);
-	if (iscsi_name_check((char *)k->params + key->at, &why) < 0)
+	memcpy((char *)k->params + key->at, value, strlen(value) + 1);
+	char *name = (char *)k->params + key->at;
+	if (iscsi_name_check(name, &why) < 0) {
+		*name = 0; /* nobody shall show it */
 		return fail(k, status, "%s is no iSCSI name: %s", key->name, why);
+	}
 	return 0;
 }
 

@@ -95,6 +95,9 @@ static enum iscsi_login_next refuse(struct iscsi_login *l, uint16_t status, cons
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap); /* an argument may be l->why */
 	va_end(ap);
+	for (char *p = why; *p; p++) /* it may quote the peer, and goes into one line of a log, in double quotes */
+		if ((unsigned char)*p < ' ' || *p == 0x7f || *p == '"')
+			*p = '?';
 	memcpy(l->why, why, sizeof(why));
 	l->state = ST_FAILED;
 	l->rsp_len = 0;

@@ -636,6 +636,27 @@ static void test_chap_wrong_answers(void **state)
 	}
 }
 
+/* Proves that nothing from the peer can break a log line: neither in the reason nor in names that are kept. */
+static void test_log_lines_whole(void **state)
+{
+	struct rig *r = rig_chap(false);
+	char answer[256];
+
+	to_challenge(r, "5");
+	chap_answer(r, answer, sizeof(answer), "eve\n<6>login \"ok\"", SECRET);
+	expect_refused(r, send(r, T | SEC_OPER, answer), LOGIN_AUTH_FAILED);
+	assert_string_equal(iscsi_login_why(r->l), "user 'eve?<6>login ?ok?' unknown");
+	rig_free(r);
+	r = rig_new();
+	expect_refused(r, send(r, T | OPER_FFP, "InitiatorName=a\nb|SessionType=Discovery"), LOGIN_INITIATOR_ERROR);
+	assert_string_equal(iscsi_login_params(r->l)->initiator, "");
+	rig_free(r);
+	r = rig_new();
+	assert_int_equal(send(r, T | OPER_FFP, NAMES "|InitiatorAlias=a\nb\x7f"), ISCSI_LOGIN_DONE);
+	assert_string_equal(iscsi_login_params(r->l)->initiator_alias, "a?b?");
+	rig_free(r);
+}
+
 /* Proves that a response with bytes after the right digest is as wrong as any. */
 static void test_chap_longer_answer(void **state)
 {
@@ -789,6 +810,7 @@ int main(void)
 		cmocka_unit_test(test_chap),
 		cmocka_unit_test(test_chap_refused),
 		cmocka_unit_test(test_chap_wrong_answers),
+		cmocka_unit_test(test_log_lines_whole),
 		cmocka_unit_test(test_chap_longer_answer),
 		cmocka_unit_test(test_chap_mutual),
 		cmocka_unit_test(test_chap_mutual_refused),
