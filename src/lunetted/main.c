@@ -147,6 +147,16 @@ static sigset_t handled_signals(void)
 	return set;
 }
 
+enum { AGAIN_MS = 500 }; /* who starts a program in a group (timeout, make) may end it twice with one intent */
+
+static uint64_t monotonic_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
 static void *signal_main(void *arg)
 {
 	static const struct itimerval limit = {
@@ -154,16 +164,18 @@ static void *signal_main(void *arg)
 	};
 	sigset_t set = handled_signals();
 	int sig, out = *(const int *)arg;
-	bool ending = false;
+	uint64_t ending = 0;
 
 	while (sigwait(&set, &sig) == 0) {
 		uint8_t byte = (uint8_t)sig;
+		if (sig != SIGHUP && ending && monotonic_ms() - ending < AGAIN_MS)
+			continue;
 		if (sig != SIGHUP && ending) { /* a second Ctrl-C: now */
 			fprintf(stderr, "lunetted: ended without draining\n");
 			_exit(1);
 		}
 		if (sig != SIGHUP) {
-			ending = true;
+			ending = monotonic_ms();
 			setitimer(ITIMER_REAL, &limit, NULL);
 		}
 		if (write(out, &byte, 1) != 1)
