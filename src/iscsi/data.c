@@ -293,6 +293,17 @@ static void keep_unasked(struct iscsi_conn *c, struct iscsi_task *t)
 		c->rx_keep = MIN(c->rx_len, n);
 }
 
+/* Its tag is that of a task we have, which is looked for before its CmdSN (4.2.2.1): a retry of that task vanishes.
+ * Another command is refused, and its CmdSN counts as not received (7.3). */
+static void refuse_again(struct iscsi_conn *c, const struct iscsi_task *t)
+{
+	bool immediate = c->bhs[BHS_OPCODE] & OP_IMMEDIATE;
+	uint32_t sn = be32(c->bhs + BHS_CMD_SN);
+
+	if (immediate || (sn != t->cmd_sn && session_in_window(c->session, sn)))
+		tx_reject(c, REJECT_IN_PROGRESS, c->bhs);
+}
+
 void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 {
 	struct iscsi_session *s = c->session;
@@ -303,13 +314,13 @@ void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 		conn_violation(c, why);
 		return;
 	}
+	if (session_find(s, be32(h + BHS_ITT))) {
+		refuse_again(c, session_find(s, be32(h + BHS_ITT)));
+		return;
+	}
 	enum sn_verdict v = session_sn(s, h[BHS_OPCODE] & OP_IMMEDIATE, be32(h + BHS_CMD_SN));
 	if (v == SN_DROP)
 		return; /* 4.2.2.1: outside the window, silently ignored with its data */
-	if (session_find(s, be32(h + BHS_ITT))) {
-		tx_reject(c, REJECT_IN_PROGRESS, h);
-		return;
-	}
 	if (h[BHS_OPCODE] & OP_IMMEDIATE && s->nimmediate >= IMMEDIATE_MAX) {
 		tx_reject(c, REJECT_IMMEDIATE, h);
 		return;

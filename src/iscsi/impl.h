@@ -218,6 +218,7 @@ void txb_put(struct iscsi_pool *p, struct iscsi_txb *b);
 /* session.c */
 enum sn_verdict { SN_NOW, SN_HOLD, SN_DROP };
 enum sn_verdict session_sn(struct iscsi_session *s, bool immediate, uint32_t cmd_sn); /* NOW advances ExpCmdSN */
+bool session_in_window(struct iscsi_session *s, uint32_t cmd_sn);
 uint32_t session_max_cmd_sn(struct iscsi_session *s);
 struct iscsi_task *session_find(struct iscsi_session *s, uint32_t itt);
 void session_hash(struct iscsi_session *s, struct iscsi_task *t);

@@ -64,17 +64,21 @@ void iscsi_session_window(struct iscsi_session *s, uint32_t window)
 	s->window = window;
 }
 
+bool session_in_window(struct iscsi_session *s, uint32_t cmd_sn)
+{
+	return sn_le(s->exp_cmd_sn, cmd_sn) && sn_le(cmd_sn, session_max_cmd_sn(s));
+}
+
 enum sn_verdict session_sn(struct iscsi_session *s, bool immediate, uint32_t cmd_sn)
 {
 	if (immediate)
 		return SN_NOW;
-	if (cmd_sn == s->exp_cmd_sn && sn_le(cmd_sn, session_max_cmd_sn(s))) {
-		s->exp_cmd_sn++;
-		return SN_NOW;
-	}
-	if (sn_lt(cmd_sn, s->exp_cmd_sn) || !sn_le(cmd_sn, session_max_cmd_sn(s)))
+	if (!session_in_window(s, cmd_sn))
 		return SN_DROP;
-	return SN_HOLD;
+	if (cmd_sn != s->exp_cmd_sn)
+		return SN_HOLD;
+	s->exp_cmd_sn++;
+	return SN_NOW;
 }
 
 static struct iscsi_task **bucket(struct iscsi_session *s, uint32_t itt)

@@ -505,6 +505,43 @@ static void test_command_behind_tmf(void **state)
 	}
 }
 
+/* A command with the tag of a living task is refused and its CmdSN is not consumed (7.3); a retry of that task, held or
+ * running, vanishes (4.2.2.1). */
+static void test_same_tag(void **state)
+{
+	uint8_t held[48], write[48], again[48], first[48], cdb[16], tur[16] = { 0 };
+	const uint8_t *h;
+
+	OPEN("InitialR2T=Yes\0ImmediateData=No\0");
+	cdb_rw(cdb, 0x2a, 0, 8);
+	duplex_cmd(&d, write, FLAG_FINAL | CMD_WRITE, 4096, cdb);
+	duplex_send(&d, write, NULL, 0);
+	h = duplex_next(&d, NULL, NULL);
+	assert_int_equal(h[0], ISCSI_R2T);
+	duplex_send(&d, write, NULL, 0);
+	duplex_cmd(&d, first, FLAG_FINAL, 0, tur);
+	uint32_t itt = d.itt;
+	duplex_cmd(&d, held, FLAG_FINAL, 0, tur);
+	duplex_send(&d, held, NULL, 0);
+	duplex_send(&d, held, NULL, 0);
+	assert_null(duplex_next(&d, NULL, NULL));
+	memcpy(again, first, 48);
+	memcpy(again + BHS_ITT, write + BHS_ITT, 4);
+	duplex_send(&d, again, NULL, 0);
+	h = duplex_next(&d, NULL, NULL);
+	assert_int_equal(h[0], ISCSI_REJECT);
+	assert_int_equal(h[REJECT_REASON], REJECT_IN_PROGRESS);
+	assert_int_equal(be32(h + BHS_EXP_CMD_SN), be32(first + BHS_CMD_SN));
+	duplex_send(&d, first, NULL, 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		h = duplex_next(&d, NULL, NULL);
+		assert_int_equal(h[0], ISCSI_SCSI_RSP);
+		assert_int_equal(be32(h + BHS_ITT), itt + i);
+	}
+	assert_null(duplex_next(&d, NULL, NULL));
+	duplex_close(&d);
+}
+
 /* A write that waited for its turn changes no more blocks than its CDB says, whatever came with it. */
 static void test_held_too_long(void **state)
 {
@@ -611,7 +648,7 @@ int main(void)
 		cmocka_unit_test(test_nop_and_reject), cmocka_unit_test(test_residuals),
 		cmocka_unit_test(test_before_login),
 		cmocka_unit_test(test_budget), cmocka_unit_test(test_budget_unasked),
-		cmocka_unit_test(test_abort_held), cmocka_unit_test(test_command_behind_tmf), cmocka_unit_test(test_held_too_long),
+		cmocka_unit_test(test_abort_held), cmocka_unit_test(test_command_behind_tmf), cmocka_unit_test(test_same_tag), cmocka_unit_test(test_held_too_long),
 		cmocka_unit_test(test_echo_bound), cmocka_unit_test(test_held_bound),
 		cmocka_unit_test(test_end_while_starved),
 	};
