@@ -109,6 +109,18 @@ def tmpfile(d, name="disk.img", size=None):
     return path
 
 
+def attention(c):
+    """The sense of the next TEST UNIT READY that fails, within some seconds."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            c.scsi(bytes(6))
+        except iscsi.ScsiError as e:
+            return e.sense
+        time.sleep(0.02)
+    raise RuntimeError("no unit attention")
+
+
 def closed(c):
     """The server closes the session within some seconds."""
     end = time.monotonic() + 10
@@ -456,11 +468,8 @@ def reload_luns():
             c["targets"][A]["luns"]["1"] = "two"
             write(t, c)
             d.hup()
-            try:
-                s.scsi(bytes(6))
-                raise RuntimeError("no unit attention")
-            except iscsi.ScsiError as e:
-                need(e.sense[2] & 15 == 6 and e.sense[12:14] == b"\x3f\x0e", f"sense {e.sense.hex()}")
+            sense = attention(s)
+            need(sense[2] & 15 == 6 and sense[12:14] == b"\x3f\x0e", f"sense {sense.hex()}")
             s.lun = 1
             s.ready()
             need(s.capacity()[0] == (16 << 20) // 512 - 1, "LUN 1 has another size")
@@ -576,11 +585,8 @@ def file_grows():
             s = session(port)
             os.truncate(path, 8 << 20)
             d.wait_log("disk capacity", seconds=5)
-            try:
-                s.scsi(bytes(6))
-                raise RuntimeError("no unit attention")
-            except iscsi.ScsiError as e:
-                need(e.sense[2] & 15 == 6 and e.sense[12:14] == b"\x2a\x09", f"sense {e.sense.hex()}")
+            sense = attention(s)
+            need(sense[2] & 15 == 6 and sense[12:14] == b"\x2a\x09", f"sense {sense.hex()}")
             need(s.capacity()[0] == (8 << 20) // 512 - 1, "the size is the old one")
 
 
