@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * What a target is ready to accept unless it is told otherwise, and text requests of full feature phase (6.4). */
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+
+#include "iscsi/keys.h"
+
+void iscsi_offer_defaults(struct iscsi_offer *o)
+{
+	*o = (struct iscsi_offer){
+		.header_digest = true, .data_digest = true,
+		.max_recv_segment = LIM_RECV_SEGMENT, .first_burst = 256 << 10, .max_burst = 1 << 20, .max_r2t = LIM_R2T,
+		.max_connections = 1, .time2wait = 2, .time2retain = 0, .erl = 0,
+		.initial_r2t = false, .immediate_data = true, .pdu_in_order = true, .sequence_in_order = true,
+		.protocol_level = 1,
+	};
+}
+
+/* Appendix C: All, nothing, or a target's name, which is folded in place. */
+static bool send_targets_ok(const char *value)
+{
+	const char *why;
+
+	return !value || !*value || !strcmp(value, "All") || !iscsi_name_check((char *)value, &why);
+}
+
+/* Appendix C wants a key that is exactly SendTargets. What only resembles it is taken for a malformed SendTargets and
+ * rejected rather than answered NotUnderstood like other unknown keys: initiators that try it know no other answer. */
+static bool misspelt_send_targets(struct iscsi_text *in)
+{
+	static const char name[] = "SendTargets";
+	char *key, *value;
+	uint32_t pos = 0;
+	bool found = false;
+
+	while (iscsi_text_next(in, &pos, &key, &value) == 1) {
+		found |= !strncasecmp(key, name, strlen(name)) && strcmp(key, name);
+		value[-1] = '=';
+	}
+	return found;
+}
+
+/* 6.4: all of it takes effect, or nothing. */
+int iscsi_text_negotiate(struct iscsi_params *p, const struct iscsi_offer *o, struct iscsi_text *in,
+	struct iscsi_text *out, const char **ret_send_targets)
+{
+	struct iscsi_params now = *p;
+	struct iscsi_keys k;
+
+	iscsi_keys_init(&k, ISCSI_AS_TARGET, o, &now);
+	k.stage = ISCSI_IN_FULL_FEATURE;
+	if (misspelt_send_targets(in) || iscsi_keys_rx(&k, in, out) < 0 || !send_targets_ok(k.kept[KEPT_SEND_TARGETS]))
+		return -EPROTO;
+	*p = now;
+	*ret_send_targets = k.kept[KEPT_SEND_TARGETS];
+	return 0;
+}
