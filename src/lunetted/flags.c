@@ -179,7 +179,7 @@ static int flag_target(struct flags *f, const char *value, struct err *e)
 	return keep(&f->target, value, e);
 }
 
-/* USER:SECRET or @FILE with that in its first line. */
+/* USER:SECRET, @FILE with that in its first line, or USER:@FILE with the secret in its first line. */
 static int add_user(struct flags *f, const char *value, char **ret_name, struct err *e)
 {
 	char *line = NULL;
@@ -194,14 +194,14 @@ static int add_user(struct flags *f, const char *value, char **ret_name, struct 
 	char *colon = strchr(line, ':');
 	if (!colon || colon == line || !colon[1]) {
 		free(line);
-		return err_set(e, -EINVAL, "write USER:SECRET, or @FILE for a file that contains USER:SECRET");
+		return err_set(e, -EINVAL, "write USER:SECRET, @FILE for a file that contains USER:SECRET, or USER:@FILE");
 	}
 	*colon = 0;
 	r = keep(ret_name, line, e);
 	json_t *users = member(f->conf, "users", false);
 	if (r == 0 && json_object_get(users, line))
 		r = err_set(e, -EINVAL, "user '%.64s' is given twice; the two directions need different users", line);
-	if (r == 0 && colon[1] == '@') /* in a file "@" would mean: read another file */
+	if (r == 0 && colon[1] == '@' && value[0] == '@') /* what a file says names no other file */
 		r = json_object_set_new(users, line, json_sprintf("@%s", colon + 1)) < 0 ? -EINVAL : 0;
 	else if (r == 0)
 		r = set_text(users, line, colon + 1, e);

@@ -126,7 +126,7 @@ static void test_protect(void **state)
 	assert_int_equal(c.users.n, 0);
 	assert_true(((struct conf_target *)c.targets.items)->open);
 	conf_free(&conf_root_type, &c);
-	load("--ram 1M --listen 0.0.0.0 --chap alice:@secret:with:colons --mutual me:another-secret", &c);
+	load("--ram 1M --listen 0.0.0.0 --chap alice:@@secret:with:colons --mutual me:another-secret", &c);
 	assert_string_equal(conf_user(&c, "alice")->secret, "@secret:with:colons");
 	assert_string_equal(((struct conf_target *)c.targets.items)->mutual, "me");
 	conf_free(&conf_root_type, &c);
@@ -147,6 +147,10 @@ static void test_secret_file(void **state)
 	snprintf(line, sizeof(line), "--ram 1M --chap @%s", path);
 	load(line, &c);
 	assert_string_equal(conf_user(&c, "alice")->secret, "from-the-file");
+	conf_free(&conf_root_type, &c);
+	snprintf(line, sizeof(line), "--ram 1M --chap bob:@%s", path);
+	load(line, &c);
+	assert_string_equal(conf_user(&c, "bob")->secret, "alice:from-the-file");
 	conf_free(&conf_root_type, &c);
 	unlink(path);
 	assert_int_equal(flags_parse(&f, 5, argv, &e), 0);
