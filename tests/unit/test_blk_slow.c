@@ -38,6 +38,8 @@ static void sleep_ms(long ms)
 
 static void serve(const char *program, const char *mount_at)
 {
+	/* Unmounts itself when this test is killed: by its death, not together with its group. */
+	setsid();
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	execl(program, program, "0", mount_at, NULL);
 	_exit(127);
