@@ -68,6 +68,16 @@ struct loop {
 
 enum { TIMERS_MAX = 1 << 20 };
 
+/* In a loop that looks at memory until another changes it. */
+static inline void cpu_relax(void)
+{
+#ifdef __x86_64__
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 uint64_t clock_now_ns(void);
 int  timers_init(struct loop *l);
 void timers_fini(struct loop *l);

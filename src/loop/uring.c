@@ -17,6 +17,7 @@ enum {
 	CQ_FACTOR = 8,        /* completion entries for each submission entry: receives wait long */
 	WORKERS_MAX = 256,    /* kernel threads for what blocks; the default lets one hung disk take them all */
 };
+enum { HOT_MAX = 8 };
 enum {                        /* op->state */
 	CONNECTING = 1,       /* see io.c */
 	TRYING = 0x10,        /* in ur.tries */
@@ -39,6 +40,8 @@ struct ur {
 	bool wake_armed;
 	bool flagged;    /* the kernel flags pending completions: no call is needed to look */
 	struct ops tries, backlog;
+	struct ops hot;  /* receives that a spinning loop tries itself */
+	unsigned nhot;
 };
 
 static struct ur *ur_of(struct loop *l)
@@ -92,6 +95,7 @@ static int ur_init(struct loop *l, unsigned depth)
 		return -ENOMEM;
 	ops_init(&ur->tries);
 	ops_init(&ur->backlog);
+	ops_init(&ur->hot);
 	int rc = ring_make(ur, depth);
 	if (rc) {
 		free(ur);
@@ -245,32 +249,71 @@ static bool for_worker(const struct op *op)
 		(op->kind <= OP_FSYNC && op->flags & OP_MAY_HANG);
 }
 
+static bool file_may_try(const struct op *op)
+{
+	return (op->kind == OP_READV || op->kind == OP_WRITEV) && !(op->flags & (OP_DSYNC | OP_DIRECT));
+}
+
+static bool is_stream(const struct op *op)
+{
+	return op->kind == OP_RECV || op->kind == OP_SEND;
+}
+
+/* While the loop spins it asks a few sockets for messages itself: that is cheaper than a poll for each, and the sender
+ * finds nobody to wake. Not for bulk data, which should not be taken in small pieces: each is acknowledged. */
+static void stream_wait(struct loop *l, struct op *op)
+{
+	struct ur *ur = ur_of(l);
+	if (op->kind == OP_RECV && op->niov == 1 && ur->nhot < HOT_MAX && spin_budget(&l->spin)) {
+		op->state = TRYING;
+		ops_put(&ur->hot, op);
+		ur->nhot++;
+		return;
+	}
+	op->state = POLLING;
+	queue(ur, op);
+}
+
 static void ur_submit(struct loop *l, struct op *op)
 {
 	struct ur *ur = ur_of(l);
 	if (for_worker(op)) {
 		op->state = POOLED;
 		work_submit(op);
-	} else if ((op->kind == OP_READV || op->kind == OP_WRITEV) && !(op->flags & (OP_DSYNC | OP_DIRECT))) {
+	} else if (op->kind == OP_SEND || file_may_try(op)) {
 		op->state = TRYING;
 		ops_put(&ur->tries, op);
+	} else if (op->kind == OP_RECV) {
+		stream_wait(l, op);
 	} else {
 		queue(ur, op);
 	}
 }
 
-/* File operations that the page cache can serve at once. */
-static unsigned tries_run(struct ur *ur)
+static int attempt(struct op *op)
 {
+	if (op->state & CANCELED)
+		return -ECANCELED;
+	return is_stream(op) ? io_socket(op) : io_nowait(op);
+}
+
+/* File operations that the page cache can serve at once, sends, and receives of sockets that have something. */
+static unsigned tries_run(struct loop *l)
+{
+	struct ur *ur = ur_of(l);
 	unsigned n = 0;
 	struct op *op = ur->tries.head, *next;
 	ops_init(&ur->tries);
 	for (; op; op = next) {
 		next = op->next;
-		int res = op->state & CANCELED ? -ECANCELED : io_nowait(op);
+		int res = attempt(op);
 		if (res == -EAGAIN && buffered_write(op)) {
 			op->state = POOLED;
 			work_submit(op);
+			continue;
+		}
+		if (res == -EAGAIN && is_stream(op)) {
+			stream_wait(l, op);
 			continue;
 		}
 		if (res == -EAGAIN) {
@@ -282,6 +325,43 @@ static unsigned tries_run(struct ur *ur)
 		n++;
 	}
 	return n;
+}
+
+static unsigned hot_run(struct ur *ur)
+{
+	unsigned n = 0;
+	struct op *op = ur->hot.head, *next;
+	ops_init(&ur->hot);
+	for (; op; op = next) {
+		next = op->next;
+		int res = attempt(op);
+		if (res == -EAGAIN) {
+			ops_put(&ur->hot, op);
+			continue;
+		}
+		ur->nhot--;
+		op_finish(op, res);
+		n++;
+	}
+	return n;
+}
+
+/* Before the loop sleeps, the kernel takes over. */
+static void hot_arm(struct ur *ur)
+{
+	struct op *op = ur->hot.head, *next;
+	ops_init(&ur->hot);
+	ur->nhot = 0;
+	for (; op; op = next) {
+		next = op->next;
+		op->state = (op->state & CANCELED) | POLLING;
+		if (op->state & CANCELED) {
+			op->state = TRYING | CANCELED;
+			ops_put(&ur->tries, op);
+		} else {
+			queue(ur, op);
+		}
+	}
 }
 
 static unsigned backlog_run(struct ur *ur)
@@ -319,6 +399,11 @@ static bool again(struct ur *ur, struct op *op, int res)
 		return false;
 	bool polled = op->state & POLLING;
 	op->state &= ~(uint32_t)POLLING;
+	if (polled && res > 0 && is_stream(op)) {
+		op->state = TRYING;
+		ops_put(&ur->tries, op);
+		return true;
+	}
 	if (polled && res > 0 && op->kind != OP_CONNECT) {
 		queue(ur, op);
 		return true;
@@ -381,10 +466,12 @@ static unsigned reap(struct ur *ur)
 }
 
 /* Submits, lets the kernel deliver, runs. */
-static unsigned look(struct ur *ur)
+static unsigned look(struct loop *l)
 {
+	struct ur *ur = ur_of(l);
 	io_uring_submit_and_get_events(&ur->ring);
-	return reap(ur);
+	unsigned ran = reap(ur);
+	return ran + tries_run(l);
 }
 
 /* Whether look() might find something; without flags only asking tells. */
@@ -393,6 +480,11 @@ static bool may_have(struct ur *ur)
 	unsigned flags = IO_URING_READ_ONCE(*ur->ring.sq.kflags);
 	return io_uring_cq_ready(&ur->ring) || !ur->flagged ||
 		flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+static bool must_look(struct ur *ur)
+{
+	return io_uring_sq_ready(&ur->ring) || may_have(ur);
 }
 
 static bool ur_idle(struct loop *l)
@@ -410,10 +502,11 @@ static unsigned spin(struct loop *l, uint64_t deadline_ns)
 	uint64_t until = MIN(deadline_ns, began + budget);
 	unsigned ran = 0;
 	do {
-		if (may_have(ur))
-			ran = look(ur);
-		else
-			__builtin_ia32_pause();
+		ran = hot_run(ur);
+		if (must_look(ur))
+			ran += look(l);
+		else if (!ur->nhot)
+			cpu_relax();
 	} while (!ran && ur_idle(l) && clock_now_ns() < until);
 	spin_ended(&l->spin, ran || !ur_idle(l));
 	return ran;
@@ -443,15 +536,17 @@ static void enter_and_wait(struct ur *ur, uint64_t wait_ns)
 static unsigned sleep_until(struct loop *l, uint64_t deadline_ns)
 {
 	struct ur *ur = ur_of(l);
+	hot_arm(ur);
 	wake_arm(ur);
-	if (!ur->wake_armed || !mailbox_sleep_begin(&l->mail))
-		return look(ur);
+	if (!ur->wake_armed || ur->tries.head || !mailbox_sleep_begin(&l->mail))
+		return look(l);
 	uint64_t now = clock_now_ns();
 	unsigned ran = 0;
 	if (deadline_ns > now) {
 		enter_and_wait(ur, deadline_ns == UINT64_MAX ? UINT64_MAX : deadline_ns - now);
 		mailbox_sleep_end(&l->mail);
 		ran = reap(ur);
+		ran += tries_run(l);
 		spin_slept(&l->spin, clock_now_ns() - now, ran || !mailbox_empty(&l->mail));
 	}
 	mailbox_sleep_end(&l->mail);
@@ -462,10 +557,9 @@ static unsigned ur_poll(struct loop *l, uint64_t deadline_ns)
 {
 	struct ur *ur = ur_of(l);
 	enable(ur);
-	unsigned ran = backlog_run(ur) + tries_run(ur);
-	bool spins = spin_budget(&l->spin);
-	if (ran || spins || deadline_ns <= l->now_ns || !ur_idle(l))
-		ran += look(ur);
+	unsigned ran = backlog_run(ur) + tries_run(l) + hot_run(ur);
+	if (must_look(ur))
+		ran += look(l);
 	deadline_ns = MIN(deadline_ns, timers_next(l));
 	if (ran || deadline_ns <= l->now_ns || !ur_idle(l))
 		return ran;
