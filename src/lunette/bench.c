@@ -78,55 +78,22 @@ static int one_of(const char *s, const char *const *list)
 	usage(s);
 }
 
-static void copy(char *to, size_t room, const char *from, size_t len)
+static void parse_url(struct url *u, const char *s)
 {
-	if (len >= room)
-		usage("address is too long");
-	memcpy(to, from, len);
-	to[len] = 0;
-}
+	struct err e;
 
-/* host[:port] or [v6][:port] */
-static void parse_host(struct bench_url *u, const char *s, size_t len, const char *port)
-{
-	const char *end = s + len, *colon, *close = *s == '[' ? memchr(s, ']', len) : NULL;
-
-	if (close) {
-		copy(u->host, sizeof(u->host), s + 1, (size_t)(close - s - 1));
-		colon = close + 1 < end ? close + 1 : NULL;
-	} else {
-		colon = memchr(s, ':', len);
-		copy(u->host, sizeof(u->host), s, colon ? (size_t)(colon - s) : len);
-	}
-	if (colon)
-		copy(u->port, sizeof(u->port), colon + 1, (size_t)(end - colon - 1));
-	else
-		copy(u->port, sizeof(u->port), port, strlen(port));
-}
-
-static void parse_url(struct bench_url *u, const char *s)
-{
-	const char *slash, *at, *lun, *pct;
-
-	if (strncmp(s, "iscsi://", 8))
-		usage("the target is given as iscsi://host/iqn/lun");
-	s += 8;
-	slash = strchr(s, '/');
-	if (!slash || !slash[1])
+	if (url_parse(u, s, &e))
+		usage(e.text);
+	if (!*u->target)
 		usage("the URL names no target");
-	at = memchr(s, '@', (size_t)(slash - s));
-	if (at) {
-		pct = memchr(s, '%', (size_t)(at - s));
-		if (!pct)
-			usage("user%secret@ expected before the host");
-		copy(u->user, sizeof(u->user), s, (size_t)(pct - s));
-		copy(u->secret, sizeof(u->secret), pct + 1, (size_t)(at - pct - 1));
-		s = at + 1;
-	}
-	parse_host(u, s, (size_t)(slash - s), "3260");
-	lun = strchr(slash + 1, '/');
-	copy(u->target, sizeof(u->target), slash + 1, lun ? (size_t)(lun - slash - 1) : strlen(slash + 1));
-	u->lun = lun ? (unsigned)number(lun + 1, 255) : 0;
+}
+
+static void parse_raw(struct url *u, const char *s)
+{
+	struct err e;
+
+	if (url_parse_host(u, s, strlen(s), "33260", &e))
+		usage(e.text);
 }
 
 static void parse_one(struct bench_conf *c, int o, const char *v)
@@ -135,7 +102,7 @@ static void parse_one(struct bench_conf *c, int o, const char *v)
 	static const char *const digests[] = { "none", "header", "data", "both", NULL };
 
 	switch (o) {
-	case O_RAW: c->raw = true; parse_host(&c->url, v, strlen(v), "33260"); break;
+	case O_RAW: c->raw = true; parse_raw(&c->url, v); break;
 	case O_RW: c->rw = (enum bench_rw)one_of(v, rws); break;
 	case O_BS: c->bs = (uint32_t)number(v, LIM_TRANSFER); break;
 	case O_DEPTH: c->depth = (uint32_t)number(v, BENCH_DEPTH); break;

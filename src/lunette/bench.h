@@ -10,15 +10,14 @@
 #include <netdb.h>
 
 #include "iscsi/initiator.h"
+#include "lunette/url.h"
 
 enum { BENCH_SESSIONS = 4096, BENCH_DEPTH = 1024, BENCH_RX = 256 << 10, RAW_HDR = 48 };
-
-struct bench_url { char user[256], secret[256], host[256], port[16], target[LIM_ISCSI_NAME + 1]; unsigned lun; };
 
 enum bench_rw { RW_READ, RW_WRITE, RW_RANDREAD, RW_RANDWRITE };
 
 struct bench_conf {
-	struct bench_url url;
+	struct url url;
 	bool     raw, spin, json, fill, verify;
 	bool     header_digest, data_digest;
 	enum bench_rw rw;

@@ -14,6 +14,7 @@ enum { /* exit statuses; scripts depend on them */
 
 struct cli {
 	const char *socket; /* --socket, LUNETTE_SOCKET, or NULL for the default */
+	const char *from;   /* --from, or NULL: where cp begins, bytes */
 	bool json;
 };
 
@@ -31,6 +32,10 @@ const char *show_age(json_int_t seconds, char buf[24]);
 
 int  cmd_status(struct cli *c, int argc, char **argv);
 int  cmd_sessions(struct cli *c, int argc, char **argv);
+int  cmd_discover(struct cli *c, int argc, char **argv); /* remote_cmd.c */
+int  cmd_ls(struct cli *c, int argc, char **argv);
+int  cmd_inquiry(struct cli *c, int argc, char **argv);
+int  cmd_cp(struct cli *c, int argc, char **argv);       /* cp.c */
 int  bench_main(int argc, char **argv);
 
 #endif

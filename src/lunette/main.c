@@ -18,6 +18,10 @@ static int cmd_help(struct cli *c, int argc, char **argv);
 static const struct command commands[] = {
 	{ "status", "", "The daemon, its portals, targets and LUNs.", cmd_status },
 	{ "sessions", "[kick ID]", "Who is logged in; kick closes a session.", cmd_sessions },
+	{ "discover", "HOST[:PORT]", "The targets of a server and the addresses it tells.", cmd_discover },
+	{ "ls", "HOST[:PORT]|URL", "The LUNs of a server or of one target.", cmd_ls },
+	{ "inquiry", "URL", "What a LUN says of itself.", cmd_inquiry },
+	{ "cp", "[--from BYTES] SRC DST", "Copy between LUNs and files; each a URL, a path or -.", cmd_cp },
 	{ "bench", "URL [OPTION]...", "Measure a target; see lunette bench --help.", cmd_bench },
 	{ "version", "", "Print the version.", cmd_version },
 	{ "help", "[COMMAND]", "Print this help.", cmd_help },
@@ -27,6 +31,7 @@ static const struct command commands[] = {
 static const struct { const char *name, *arg, *help; } options[] = {
 	{ "--json", "", "Print what the daemon answers, as JSON." },
 	{ "--socket", "PATH", "Control socket of the daemon; also by LUNETTE_SOCKET in the environment. Short: -S." },
+	{ "--from", "BYTES", "cp: go on from there." },
 	{ "--help", "", "Print this help." },
 	{ 0 },
 };
@@ -107,6 +112,10 @@ static int take_options(struct cli *c, int argc, char **argv, bool *help)
 			if (i + 1 == argc)
 				return usage("a path is missing after", a), -1;
 			c->socket = argv[++i];
+		} else if (strcmp(a, "--from") == 0) {
+			if (i + 1 == argc)
+				return usage("a number of bytes is missing after", a), -1;
+			c->from = argv[++i];
 		} else if (a[0] == '-' && a[1]) {
 			return usage("there is no option", a), -1;
 		} else {

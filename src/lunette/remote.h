@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * A session with any iSCSI target for the commands of lunette(1): our initiator over a blocking socket. One thread. */
+#ifndef LUNETTE_LUNETTE_REMOTE_H
+#define LUNETTE_LUNETTE_REMOTE_H
+
+#include "iscsi/initiator.h"
+#include "lunette/url.h"
+
+struct remote;
+
+/* Connects and logs in; target empty: a discovery session. 0 or -errno with the reason and the next step in e. */
+int  remote_open(struct remote **ret, const struct url *u, struct err *e);
+void remote_close(struct remote *r); /* logs out; NULL is fine */
+/* "TargetName=..\0TargetAddress=..\0", valid until the next call. */
+int  remote_targets(struct remote *r, const char **text, uint32_t *len, struct err *e);
+/* One command to its end. Unit attentions are taken away by trying again. 0, or -errno: -EIO = a status that is not
+ * GOOD, its sense in cmd and its words in e. */
+int  remote_run(struct remote *r, struct iscsi_ini_cmd *cmd, struct err *e);
+/* Several at once: submit, then ask for the next that ended (blocks while one is in flight; NULL with e: the connection is
+ * gone). */
+int  remote_submit(struct remote *r, struct iscsi_ini_cmd *cmd, struct err *e);
+struct iscsi_ini_cmd *remote_next(struct remote *r, struct err *e);
+/* Fills e from a command that ended; 0 when it ended with GOOD. */
+int  remote_verdict(const struct iscsi_ini_cmd *cmd, struct err *e);
+/* lun below LIM_LUNS, as it goes on the wire. */
+uint64_t remote_lun(unsigned lun);
+
+/* Capacity of url's LUN. */
+int  remote_capacity(struct remote *r, unsigned lun, uint64_t *ret_bytes, uint32_t *ret_block, bool *ret_thin,
+	struct err *e);
+/* INQUIRY; page < 0: standard. Returns bytes or -errno. */
+int  remote_inquiry(struct remote *r, unsigned lun, int page, uint8_t *buf, uint16_t room, struct err *e);
+
+#endif

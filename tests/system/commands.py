@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""The client commands of lunette(1) against a server: discover, ls, inquiry, cp. What arrives is compared byte for byte."""
+import hashlib, json, os, subprocess, sys, tempfile
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+import harness as h
+
+rep = h.Report("system/commands/")
+MIB = 1 << 20
+
+
+def lunette(*args, stdin=None, ok=True):
+    exe = os.path.join(os.path.dirname(os.environ.get("LUNETTED") or os.path.join(h.flavour_dir("release"), "src/lunetted/lunetted")),
+                       "../lunette/lunette")
+    r = subprocess.run([exe, *map(str, args)], input=stdin, capture_output=True, timeout=60)
+    if ok and r.returncode:
+        raise RuntimeError(f"{args}: status {r.returncode}: {r.stderr.decode()}")
+    return r
+
+
+def digest(b):
+    return hashlib.sha256(b).hexdigest()
+
+
+def listing(s):
+    found = json.loads(lunette("--json", "discover", s.portal()).stdout)
+    assert found == [{"target": s.iqn, "portals": [f"{s.portal()},1"]}], found
+    luns = json.loads(lunette("--json", "ls", s.portal()).stdout)[0]["luns"]
+    assert [(x["lun"], x["type"], x["bytes"], x["block"]) for x in luns] == \
+        [(0, "disk", 32 * MIB, 512), (1, "disk", 32 * MIB, 4096)], luns
+    one = json.loads(lunette("--json", "inquiry", s.url(1)).stdout)
+    assert one["block_bytes"] == 4096 and one["bytes"] == 32 * MIB and one["unmap"] is True, one
+    assert b"disk" in lunette("ls", s.portal()).stdout
+
+
+def copies(s, d):
+    data = os.urandom(5 * MIB) + bytes(9 * MIB) + os.urandom(3 * MIB + 1000)
+    with open(f"{d}/in", "wb") as f:
+        f.write(data)
+    lunette("cp", f"{d}/in", s.url(0))                       # file to LUN
+    lunette("cp", s.url(0), s.url(1))                        # LUN to LUN, another block size
+    lunette("cp", s.url(1), f"{d}/out")                      # LUN to file
+    with open(f"{d}/out", "rb") as f:
+        out = f.read()
+    assert out[:len(data)] == data and not any(out[len(data):]) and len(out) == 32 * MIB
+    assert os.stat(f"{d}/out").st_blocks * 512 < 12 * MIB, "holes were written"
+    pipe = lunette("cp", s.url(1), "-").stdout
+    assert digest(pipe) == digest(out)
+    lunette("cp", "-", s.url(0), stdin=data[::-1])           # pipe to LUN
+    assert lunette("cp", s.url(0), "-").stdout[:len(data)] == data[::-1]
+
+
+def goes_on(s, d):
+    data = os.urandom(8 * MIB)
+    with open(f"{d}/part", "wb") as f:
+        f.write(data)
+    lunette("cp", s.url(0), f"{d}/before")
+    lunette("cp", "--from", "3MiB", f"{d}/part", s.url(0))
+    got = lunette("cp", s.url(0), "-").stdout
+    with open(f"{d}/before", "rb") as f:
+        before = f.read()
+    assert got[:3 * MIB] == before[:3 * MIB] and got[3 * MIB:8 * MIB] == data[3 * MIB:]
+
+
+def refusals(s, d):
+    for args, status, text in ((("cp", f"{d}/none", f"{d}/x"), 3, b"cannot open"), (("cp", "a"), 2, b"usage"),
+                               (("inquiry", "http://x/y"), 2, b"is no URL"), (("inquiry", s.url(7)), 3, b"no LUN 7"),
+                               (("ls", f"{s.host}:1"), 7, b"cannot connect"),
+                               (("inquiry", f"iscsi://{s.portal()}/iqn.2025-01.test:none/0"), 5, b"no target of that name")):
+        r = lunette(*args, ok=False)
+        assert r.returncode == status and text in r.stderr, (args, r.returncode, r.stderr)
+    with open(f"{d}/big", "wb") as f:
+        f.truncate(64 * MIB)
+    r = lunette("cp", f"{d}/big", s.url(0), ok=False)
+    assert r.returncode == 1 and b"holds" in r.stderr, r.stderr
+
+
+def chap(d):
+    with h.Server("--ram", "1M", "--chap", "alice:secretsecret") as s:
+        r = lunette("inquiry", s.url(0), ok=False)
+        assert r.returncode == 5 and b"user" in r.stderr, (r.returncode, r.stderr)
+        lunette("inquiry", s.url(0, "alice%secretsecret"))
+        r = lunette("inquiry", s.url(0, "alice%wrongsecret00"), ok=False)
+        assert r.returncode == 5, r.stderr
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="lunette-cmd-") as d, \
+            h.Server("--ram", "32M", "--file", f"{d}/lun,size=32M,bs=4096") as s:
+        rep.case("discover-ls-inquiry", listing, s)
+        rep.case("cp", copies, s, d)
+        rep.case("cp-from", goes_on, s, d)
+        rep.case("refusals", refusals, s, d)
+        rep.case("chap", chap, d)
+    return rep.status()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
