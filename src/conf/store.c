@@ -346,6 +346,25 @@ void store_release(struct store *s, const char *name)
 
 /* --- the directory ------------------------------------------------------------------------------------ */
 
+/* A directory that was just made lasts when its parent is on the disk. */
+static void sync_parent(const char *path)
+{
+	char parent[4096];
+
+	snprintf(parent, sizeof(parent), "%s", path);
+	char *slash = strrchr(parent, '/');
+	if (!slash)
+		snprintf(parent, sizeof(parent), ".");
+	else
+		slash[slash == parent] = 0;
+	int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (fsync(fd) < 0)
+		log_warn("state directory not synced dir=%s reason=\"%s\"", parent, strerror(errno));
+	close(fd);
+}
+
 static int make_dirs(const char *dir, struct err *e)
 {
 	char path[4096];
@@ -357,7 +376,9 @@ static int make_dirs(const char *dir, struct err *e)
 		if (c != '/' && c != 0)
 			continue;
 		*p = 0;
-		if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		if (mkdir(path, 0700) == 0)
+			sync_parent(path);
+		else if (errno != EEXIST)
 			return err_set(e, -errno, "cannot make the state directory %.200s: %s; choose another with --state DIR",
 				path, strerror(errno));
 		*p = c;
