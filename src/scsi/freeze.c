@@ -110,9 +110,9 @@ static void home_thawed(void *ctx)
 	struct lu *lu = fz->lu;
 
 	list_del(&fz->node);
-	fz->task.run = requester_freed;
-	scsi_send(lu->home, fz->pool, &fz->task);
 	home_start_ready(lu);
+	fz->task.run = requester_freed;
+	scsi_send(lu->home, fz->pool, &fz->task); /* lu may go from now on */
 }
 
 static void home_thaw(struct task *t)

@@ -42,12 +42,11 @@ void lu_job_end(struct lu_job *j)
 	struct lu *lu = j->lu;
 
 	list_del(&j->node);
+	struct lu_job *next = list_empty(&lu->jobs) ? NULL : list_first(&lu->jobs, struct lu_job, node);
 	j->task.run = job_back;
-	scsi_send(lu->home, j->from, &j->task);
-	if (!list_empty(&lu->jobs)) {
-		struct lu_job *next = list_first(&lu->jobs, struct lu_job, node);
+	scsi_send(lu->home, j->from, &j->task); /* what held the unit may let it go now: lu is not touched any more */
+	if (next)
 		next->run(next);
-	}
 }
 
 static void publish_leg(struct round_leg *leg, void *ctx)
