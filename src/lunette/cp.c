@@ -241,7 +241,8 @@ static void progress(struct copy *k, bool last)
 	k->shown_ns = now;
 	fprintf(stderr, "\r%s", show_bytes((json_int_t)k->done, a));
 	if (k->total != UINT64_MAX && k->total)
-		fprintf(stderr, " of %s, %3.0f%%", show_bytes((json_int_t)k->total, b), 100.0 * (double)k->done / (double)k->total);
+		fprintf(stderr, " of %s, %3.0f%%", show_bytes((json_int_t)k->total, b),
+			100.0 * (double)k->done / (double)k->total);
 	fprintf(stderr, ", %s/s", show_bytes((json_int_t)rate, b));
 	if (!last && k->total != UINT64_MAX && rate > 0)
 		fprintf(stderr, ", %.0f s left", (double)(k->total - k->done) / rate);

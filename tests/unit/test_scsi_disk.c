@@ -752,7 +752,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(every_length), T(fua), T(errors), T(verify), T(write_verify),
 		T(compare_and_write), T(write_same), T(unmap), T(reports), T(report_all), T(mode_select),
-		T(soft_protect), T(reserve), T(persistent), T(copy_offload), TX(copy_offload, setup_copying), 
+		T(soft_protect), T(reserve), T(persistent), T(copy_offload), TX(copy_offload, setup_copying),
 		T(orwrite), TX(orwrite, setup_copying),
 		TX(removable, setup_removable), TX(copying, setup_copying),
 		TX(read_only, setup_ro), T(attach), cmocka_unit_test(every_row) };
