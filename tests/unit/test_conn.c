@@ -648,7 +648,8 @@ int main(void)
 		cmocka_unit_test(test_nop_and_reject), cmocka_unit_test(test_residuals),
 		cmocka_unit_test(test_before_login),
 		cmocka_unit_test(test_budget), cmocka_unit_test(test_budget_unasked),
-		cmocka_unit_test(test_abort_held), cmocka_unit_test(test_command_behind_tmf), cmocka_unit_test(test_same_tag), cmocka_unit_test(test_held_too_long),
+		cmocka_unit_test(test_abort_held), cmocka_unit_test(test_command_behind_tmf),
+		cmocka_unit_test(test_same_tag), cmocka_unit_test(test_held_too_long),
 		cmocka_unit_test(test_echo_bound), cmocka_unit_test(test_held_bound),
 		cmocka_unit_test(test_end_while_starved),
 	};

@@ -398,7 +398,8 @@ static void close_waits(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(compare_and_write_holds), T(compare_and_write_queue), T(compare_and_write_counts), T(abort_waits), T(abort_anywhere),
+	const struct CMUnitTest tests[] = { T(compare_and_write_holds), T(compare_and_write_queue),
+		T(compare_and_write_counts), T(abort_waits), T(abort_anywhere),
 		T(abort_waiting), T(clear_task_set), T(ghost_write), T(no_deadlock), T(unmap_held), T(ordered), T(close_waits) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
