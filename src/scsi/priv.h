@@ -232,7 +232,7 @@ unsigned sense_fill(uint8_t *p, bool descriptor, uint32_t sense, const struct se
 void sense_from_errno(struct scsi_cmd *c, int err, bool writes, uint64_t fail_off);
 void sense_set(struct scsi_cmd *c, uint32_t sense, const struct sense_extra *x);
 
-/* --- lu.c --- */
+/* --- job.c, hold.c, lu.c --- */
 void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
 	void (*done)(struct lu_job *j));
 void lu_job_end(struct lu_job *j);     /* home */

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Commands that must wait before they run, and waits for commands to end. Each on the loop of the lu_loop. */
+#include "scsi/priv.h"
+
+/* --- entering --- */
+
+/* SAM-5 8.6: an ORDERED command runs after all older ones of its nexus and before all newer ones; HEAD OF QUEUE
+ * passes. Commands of different nexuses are not ordered: nobody could tell. */
+static bool ordered_behind(const struct lu_loop *ll, const struct scsi_cmd *c)
+{
+	const struct scsi_cmd *older;
+
+	if (c->attr == SCSI_HEAD_OF_QUEUE)
+		return false;
+	list_for_each(older, &ll->cmds, in_lu) {
+		if (older == c)
+			return false;
+		if (older->nexus == c->nexus && (c->attr == SCSI_ORDERED || older->attr == SCSI_ORDERED))
+			return true;
+	}
+	return false;
+}
+
+/* The one place where a command that could run may have to wait. */
+static inline bool must_wait(const struct lu_loop *ll, const struct scsi_cmd *c)
+{
+	if (unlikely(!list_empty(&ll->frozen)) && c->len && lu_frozen(ll, c->off, c->len))
+		return true;
+	return unlikely(ll->ordered) && ordered_behind(ll, c);
+}
+
+void lu_resume(struct lu_loop *ll)
+{
+	struct scsi_cmd *c, *tmp;
+
+	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
+		if (c->state == SCSI_CMD_HELD && !must_wait(ll, c)) {
+			c->state = SCSI_CMD_RUNNING;
+			c->resume(c);
+		}
+	}
+}
+
+void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c))
+{
+	if (must_wait(c->ll, c)) {
+		c->resume = fn;
+		c->state = SCSI_CMD_HELD;
+		return;
+	}
+	c->state = SCSI_CMD_RUNNING;
+	fn(c);
+}
+
+/* --- waiting --- */
+
+static bool wait_over(const struct lu_loop *ll, const struct lu_wait *w)
+{
+	const struct scsi_cmd *c;
+
+	if (!w->len && !w->seq)
+		return list_empty(&ll->cmds) && !ll->users;
+	list_for_each(c, &ll->cmds, in_lu) {
+		if (!w->len) {
+			if (c->must_abort && c->seq < w->seq && c != w->except)
+				return false;
+		} else if (c != w->except && c->state == SCSI_CMD_RUNNING && c->len &&
+			c->off < w->off + w->len && w->off < c->off + c->len) {
+			return false;
+		}
+	}
+	return true;
+}
+
+void lu_wait_check(struct lu_loop *ll)
+{
+	struct lu_wait *w, *tmp;
+	struct list over;
+
+	list_init(&over);
+	list_for_each_safe(w, tmp, &ll->waits, node) {
+		if (wait_over(ll, w)) {
+			list_del(&w->node);
+			list_add_tail(&over, &w->node);
+		}
+	}
+	while (!list_empty(&over)) {
+		w = list_first(&over, struct lu_wait, node);
+		list_del(&w->node);
+		list_add_tail(&scsi_loop(ll->loop)->wait_free, &w->node);
+		round_leg_done(w->leg);
+	}
+}
+
+static void wait_add(struct lu_loop *ll, const struct lu_wait *what)
+{
+	struct scsi_loop *sl = scsi_loop(ll->loop);
+	struct lu_wait *w;
+
+	if (wait_over(ll, what)) {
+		round_leg_done(what->leg);
+		return;
+	}
+	if (list_empty(&sl->wait_free)) {
+		w = malloc(sizeof(*w)); /* as many as wait at once, kept */
+		CHECK(w);
+	} else {
+		w = list_first(&sl->wait_free, struct lu_wait, node);
+		list_del(&w->node);
+	}
+	*w = *what;
+	list_add_tail(&ll->waits, &w->node);
+}
+
+void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint64_t len, struct scsi_cmd *except)
+{
+	wait_add(ll, &(struct lu_wait){ .leg = leg, .off = off, .len = len, .except = except });
+}
+
+void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg, struct scsi_cmd *except)
+{
+	wait_add(ll, &(struct lu_wait){ .leg = leg, .seq = ll->seq, .except = except });
+}
+
+void lu_wait_all(struct lu_loop *ll, struct round_leg *leg)
+{
+	wait_add(ll, &(struct lu_wait){ .leg = leg });
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * Jobs: changes of a logical unit's shared state, one at a time, on its home loop. A job that changes what commands
+ * see publishes it: a round gives every loop its copy, with the unit attentions, before the job ends and so before
+ * the status of the command that caused it. */
+#include "scsi/priv.h"
+
+static void job_back(struct task *t)
+{
+	struct lu_job *j = container_of(t, struct lu_job, task);
+
+	j->done(j);
+}
+
+static void job_arrives(struct task *t)
+{
+	struct lu_job *j = container_of(t, struct lu_job, task);
+	bool idle = list_empty(&j->lu->jobs);
+
+	list_add_tail(&j->lu->jobs, &j->node);
+	if (idle)
+		j->run(j);
+}
+
+void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
+	void (*done)(struct lu_job *j))
+{
+	j->lu = lu;
+	j->from = from;
+	j->run = run;
+	j->done = done;
+	j->ua = 0;
+	j->ua_except = 0;
+	j->task.run = job_arrives;
+	scsi_send(from, lu->home, &j->task);
+}
+
+void lu_job_end(struct lu_job *j)
+{
+	struct lu *lu = j->lu;
+
+	list_del(&j->node);
+	struct lu_job *next = list_empty(&lu->jobs) ? NULL : list_first(&lu->jobs, struct lu_job, node);
+	j->task.run = job_back;
+	scsi_send(lu->home, j->from, &j->task); /* what held the unit may let it go now: lu is not touched any more */
+	if (next)
+		next->run(next);
+}
+
+static void publish_leg(struct round_leg *leg, void *ctx)
+{
+	struct lu_job *j = ctx;
+	struct lu_loop *ll = lu_on(j->lu, leg->loop);
+
+	ll->pub = j->lu->pub; /* stable: home runs no other job until this round is over */
+	ll->shift = (uint8_t)__builtin_ctz(ll->pub.bs);
+	if (j->ua)
+		ua_broadcast(ll, j->ua, j->ua_except);
+	round_leg_done(leg);
+}
+
+static void published(void *ctx)
+{
+	lu_job_end(ctx);
+}
+
+void lu_publish(struct lu_job *j)
+{
+	lu_derive(j->lu);
+	round_start(j->lu->home, publish_leg, published, j);
+}
