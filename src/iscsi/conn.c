@@ -289,7 +289,10 @@ uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
 	c->now_ns = now_ns;
 	if (!c->born_ns)
 		c->born_ns = c->heard_ns = now_ns;
-	if (stalled) { /* what came meanwhile was not read yet: everybody gets a new chance */
+	/* What came meanwhile was not read yet: everybody gets a new chance. A peer that takes much data slowly hears our
+	 * ping only behind it. */
+	if (stalled || c->tx_moved) {
+		c->tx_moved = false;
 		c->heard_ns = now_ns;
 		if (c->ping_ns)
 			c->ping_ns = now_ns;
@@ -308,9 +311,14 @@ uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
 			conn_close(c, "peer gave no sign of life");
 		return end;
 	}
-	uint64_t due = c->heard_ns + NOP_IDLE_S * NS_PER_S;
+	bool discovery = c->params.discovery;
+	uint64_t due = c->heard_ns + (discovery ? DISCOVERY_IDLE_S : NOP_IDLE_S) * NS_PER_S;
 	if (now_ns < due)
 		return due;
+	if (discovery) {
+		conn_close(c, "idle discovery session");
+		return UINT64_MAX;
+	}
 	ping(c);
 	return now_ns + NOP_WAIT_S * NS_PER_S;
 }

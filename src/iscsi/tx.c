@@ -372,6 +372,7 @@ void iscsi_tx_done(struct iscsi_conn *c, size_t bytes)
 
 	CHECK(b && bytes <= b->left);
 	b->left -= bytes;
+	c->tx_moved |= bytes >= TX_LIFE_BYTES;
 	while (bytes) {
 		struct iovec *v = &b->iov[b->at];
 		if (bytes < v->iov_len) {

@@ -222,7 +222,7 @@ def opcode_unknown():
     notes = set()
     for op in list(range(0x07, 0x10)) + list(range(0x11, 0x20)):
         a = fresh(HeaderDigest="CRC32C")
-        h = bytearray(a.bhs(op, itt=0x5151, immediate=True))
+        h = bytearray(a.bhs(op, itt=0x5151, immediate=True, rest=bytes(range(1, 17))))
         a.raw(h, b"12345")
         h[5:8] = b"\0\0\5"
         try:
