@@ -242,6 +242,8 @@ static void published(void *ctx, const struct err *e)
 	if (d->ready) {
 		log_info("configuration applied");
 	} else {
+		log_info("started version=%s loop=%s cores=%u state=%s", LUNETTE_VERSION,
+			loop_backend_name(loop_group.loop[0]), loop_group.n, store_dir(d->store));
 		show_access(d);
 		printf("ready\n");
 		fflush(stdout);

@@ -382,8 +382,11 @@ void stream_policy(struct net_conn *c)
 		finish(c);
 		return;
 	}
-	struct iscsi_login_policy refuse = { .status = c->msg.status };
-	iscsi_conn_policy(c->engine, c->rules ? &c->rules->policy : &refuse);
+	struct iscsi_login_policy p = { .status = c->msg.status };
+	if (c->rules)
+		p = c->rules->policy;
+	p.tpgt = c->tpgt; /* of the portal that was reached, not of the target */
+	iscsi_conn_policy(c->engine, &p);
 	stream_pump(c);
 }
 

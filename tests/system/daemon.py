@@ -549,6 +549,46 @@ def reload_disk():
             need(n.read(0, 1, bs=4096)[2048:2560] == b"x" * 512, "the data is gone")
 
 
+def no_login(port, target, **kw):
+    try:
+        iscsi.Session("127.0.0.1", port, target, **kw)
+    except iscsi.LoginRefused:
+        return
+    raise RuntimeError(f"{target or 'discovery'} accepts a login at {port} with {kw}")
+
+
+def options_reach_the_wire():
+    """What a file says of portals and targets is what initiators meet: groups, advertised addresses, digests,
+    bursts, CHAP algorithms, discovery users."""
+    p1, p2 = h.free_port(), h.free_port()
+    c = base(p1, users={"alice": "alices-long-secret"})
+    c["portals"].append({"listen": f"127.0.0.1:{p2}", "group": 2, "advertise": "192.0.2.9:3260"})
+    c["discovery"] = {"users": ["alice"]}
+    c["targets"][A].update({"groups": [1], "data-digest": "off", "max-burst": 65536, "first-burst": 8192, "initial-r2t": True,
+                            "immediate-data": False, "alias": "first"})
+    c["targets"][B] = {"luns": {"0": "two"}, "header-digest": "require"}
+    c["targets"][B + "2"] = {"users": ["alice"], "chap": ["sha256"]}
+    alice = {"user": "alice", "secret": "alices-long-secret"}
+    with tempfile.TemporaryDirectory() as t, Daemon("--config", write(t, c)):
+        s = iscsi.Session("127.0.0.1", p1, A, keys={"DataDigest": "CRC32C,None"})
+        for k, v in (("DataDigest", "None"), ("MaxBurstLength", "65536"), ("InitialR2T", "Yes"), ("ImmediateData", "No"),
+                     ("TargetAlias", "first"), ("TargetPortalGroupTag", "1")):
+            need(s.params.get(k) == v, f"{k} is {s.params.get(k)}, not {v}")
+        no_login(p2, A)
+        no_login(p1, B)
+        s = iscsi.Session("127.0.0.1", p2, B, keys={"HeaderDigest": "CRC32C"})
+        need(s.hdigest and s.params["TargetPortalGroupTag"] == "2", str(s.params))
+        no_login(p1, B + "2", **alice)
+        no_login(p1, None)
+        no_login(p1, None, user="alice", secret="wrong-long-secret")
+        told = iscsi.Session("127.0.0.1", p1, **alice).send_targets()
+        need("TargetAddress=192.0.2.9:3260,2" in told and f"TargetAddress=127.0.0.1:{p1},1" in told, str(told))
+        need(f"TargetAddress=127.0.0.1:{p2},2" not in told, str(told))
+        need({f"TargetName={n}" for n in (A, B, B + "2")} <= set(told), str(told))
+        after = told[told.index(f"TargetName={A}") + 1:][:1]
+        need(after == [f"TargetAddress=127.0.0.1:{p1},1"], f"{A} is told at {after}")
+
+
 def late_disk():
     """A disk of a file that cannot be opened: its LUN is not ready, the others are served; it comes alive."""
     port = h.free_port()
@@ -676,7 +716,7 @@ def protect():
 
 CASES = [ready_once, notify, howto, port_in_use, bad_address, missing_file, locked_file, bad_iqn, wrong_usage, information,
          drain, drain_hangs, drain_stuck, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_under_load, reload_hung, reload_luns, reload_invalid,
-         reload_users, reload_disk, late_disk, file_grows, asking, asking_hostile, protect]
+         reload_users, reload_disk, options_reach_the_wire, late_disk, file_grows, asking, asking_hostile, protect]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--inside"]:
