@@ -51,6 +51,8 @@ void iscsi_conn_free(struct iscsi_conn *c);
 /* Where the next bytes shall land: up to max segments, data of a write in its pages first, then read-ahead.
  * Returns the number of segments; 0 = do not read now. The memory stays put until iscsi_rx(). */
 int  iscsi_rx_want(struct iscsi_conn *c, struct iovec *iov, int max);
+/* Whether the data of a long PDU is coming, or came last. */
+bool iscsi_rx_bulk(const struct iscsi_conn *c);
 void iscsi_rx(struct iscsi_conn *c, size_t bytes); /* that many arrived, in iov order */
 /* What is to be sent: a batch that stays put until iscsi_tx_done() has counted all of it. 0 = nothing. */
 int  iscsi_tx(struct iscsi_conn *c, struct iovec **ret_iov);

@@ -238,6 +238,11 @@ int iscsi_rx_want(struct iscsi_conn *c, struct iovec *iov, int max)
 	return n;
 }
 
+bool iscsi_rx_bulk(const struct iscsi_conn *c)
+{
+	return c->rx_bulk;
+}
+
 void rx_fini(struct iscsi_conn *c)
 {
 	free(c->rx_buf);

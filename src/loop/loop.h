@@ -45,6 +45,7 @@ enum {
 	OP_DIRECT = 1u << 2, /* OP_READV, OP_WRITEV: the file is O_DIRECT; there is no page cache to try first */
 	OP_MAY_HANG = 1u << 3, /* files: the file system waits even where it is asked not to (FUSE, NFS): only a worker
 	                        * may start it */
+	OP_BULK = 1u << 4,   /* OP_RECV: much is to come; better taken in large pieces than at once */
 	OP_SERIAL = 1u << 1, /* OP_WORK: may take long; gets a thread of its own when no other is free */
 };
 

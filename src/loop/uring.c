@@ -264,7 +264,7 @@ static bool is_stream(const struct op *op)
 static void stream_wait(struct loop *l, struct op *op)
 {
 	struct ur *ur = ur_of(l);
-	if (op->kind == OP_RECV && op->niov == 1 && ur->nhot < HOT_MAX && spin_budget(&l->spin)) {
+	if (op->kind == OP_RECV && !(op->flags & OP_BULK) && ur->nhot < HOT_MAX && spin_budget(&l->spin)) {
 		op->state = TRYING;
 		ops_put(&ur->hot, op);
 		ur->nhot++;

@@ -44,6 +44,7 @@ static void receive(struct net_conn *c)
 	if (!n)
 		return;
 	c->rx.kind = OP_RECV;
+	c->rx.flags = iscsi_rx_bulk(c->engine) ? OP_BULK : 0;
 	c->rx.fd = c->fd;
 	c->rx.iov = c->iov;
 	c->rx.niov = n;
