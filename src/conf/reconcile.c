@@ -221,6 +221,7 @@ static void target_rules(struct target *t)
 	struct net_target_conf n = {
 		.name = ct->name, .alias = ct->alias, .device = t->device, .users = users, .nusers = ct->users.n,
 		.require_mutual = ct->require_mutual, .chap_algs = conf_chap_mask(&ct->chap),
+		.redirect = ct->redirect, .redirect_permanent = ct->redirect_permanent,
 		.tpgts = ct->groups.n ? tags : NULL, .ntpgts = ct->groups.n,
 	};
 

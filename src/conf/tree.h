@@ -93,6 +93,8 @@ struct conf_target {
 	struct conf_list groups; /* char *: portal group tags; none = all */
 	char *mutual;            /* user whose secret proves the target to the initiator */
 	bool require_mutual, open;
+	char *redirect;          /* address told instead of a login, or NULL */
+	bool redirect_permanent;
 	uint64_t header_digest, data_digest; /* enum conf_digest */
 	uint64_t max_recv_segment, first_burst, max_burst, max_r2t; /* 0 = default */
 	bool initial_r2t, immediate_data;

@@ -203,6 +203,24 @@ static int check_open(const struct conf *c, const struct conf_target *t, struct 
 		"other machines reach %.64s without a password; name users, or say open: on", listen);
 }
 
+/* "192.0.2.1", "::1", "[::1]" get their port, so that an address has one spelling and a reload sees what changed. */
+static int give_port(char **addr, struct err *e)
+{
+	const char *a = *addr, *colon = strchr(a, ':');
+	bool bare6 = a[0] != '[' && colon && strchr(colon + 1, ':');
+	char *full;
+
+	if (!a[0])
+		return err_set(e, -EINVAL, "is empty: write an address, such as 192.0.2.1:3260");
+	if (!bare6 && colon && a[strlen(a) - 1] != ']')
+		return 0;
+	if (asprintf(&full, bare6 ? "[%s]:3260" : "%s:3260", a) < 0)
+		return err_set(e, -ENOMEM, "out of memory");
+	free(*addr);
+	*addr = full;
+	return 0;
+}
+
 static int check_target(const struct conf *c, struct conf_target *t, struct err *e)
 {
 	const char *why = "";
@@ -219,6 +237,10 @@ static int check_target(const struct conf *c, struct conf_target *t, struct err 
 		r = check_luns(c, t, e);
 	if (r == 0)
 		r = check_lists(t, e);
+	if (r == 0 && t->redirect && (r = give_port(&t->redirect, e)) < 0)
+		err_prefix(e, "redirect");
+	if (r == 0 && t->redirect_permanent && !t->redirect)
+		r = err_at(e, -EINVAL, "redirect-permanent", "needs redirect: the address to which the target has moved");
 	return r < 0 ? r : check_open(c, t, e);
 }
 
@@ -245,24 +267,6 @@ static int check_targets(struct conf *c, struct err *e)
 	return 0;
 }
 
-/* "192.0.2.1", "::1", "[::1]" get their port, so that an address has one spelling and a reload sees what changed. */
-static int give_port(struct conf_portal *p, struct err *e)
-{
-	const char *colon = strchr(p->listen, ':');
-	bool bare6 = p->listen[0] != '[' && colon && strchr(colon + 1, ':');
-	char *full;
-
-	if (!p->listen[0])
-		return err_set(e, -EINVAL, "is empty: write an address, such as 192.0.2.1:3260");
-	if (!bare6 && colon && p->listen[strlen(p->listen) - 1] != ']')
-		return 0;
-	if (asprintf(&full, bare6 ? "[%s]:3260" : "%s:3260", p->listen) < 0)
-		return err_set(e, -ENOMEM, "out of memory");
-	free(p->listen);
-	p->listen = full;
-	return 0;
-}
-
 static int check_portals(const struct conf *c, struct err *e)
 {
 	struct conf_portal *p = c->portals.items;
@@ -271,7 +275,7 @@ static int check_portals(const struct conf *c, struct err *e)
 	if (c->portals.n > LIM_PORTALS)
 		return err_at(e, -EINVAL, "portals", "more than %d portals", LIM_PORTALS);
 	for (unsigned i = 0; i < c->portals.n; i++) {
-		int r = give_port(&p[i], e);
+		int r = give_port(&p[i].listen, e);
 		for (unsigned k = 0; r == 0 && k < i; k++)
 			if (strcmp(p[i].listen, p[k].listen) == 0)
 				r = err_set(e, -EINVAL, "%.64s is there twice", p[i].listen);

@@ -410,6 +410,11 @@ const struct iscsi_params *iscsi_ini_params(const struct iscsi_ini *i)
 	return &i->params;
 }
 
+const char *iscsi_ini_moved(const struct iscsi_ini *i)
+{
+	return i->moved;
+}
+
 uint16_t iscsi_ini_tsih(const struct iscsi_ini *i)
 {
 	return i->tsih;

@@ -122,6 +122,8 @@ int  iscsi_ini_logout(struct iscsi_ini *i, uint8_t reason);
 bool iscsi_ini_ready(const struct iscsi_ini *i);   /* full feature phase */
 unsigned iscsi_ini_inflight(const struct iscsi_ini *i);
 const struct iscsi_params *iscsi_ini_params(const struct iscsi_ini *i);
+/* After INI_EV_CLOSED with LOGIN_MOVED_TEMP or _PERM: "addr[:port][,tag]" to log in at instead; else empty. */
+const char *iscsi_ini_moved(const struct iscsi_ini *i);
 uint16_t iscsi_ini_tsih(const struct iscsi_ini *i);
 
 #endif

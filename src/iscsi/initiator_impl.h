@@ -47,6 +47,7 @@ struct iscsi_ini {
 	bool                  closed_told;
 	bool                  header_digest, data_digest; /* in force */
 	uint16_t              tsih;
+	char                  moved[288];  /* TargetAddress of a "target moved" answer, or empty */
 	uint32_t              cmd_sn, exp_stat_sn, max_cmd_sn, own_itt;
 	bool                  stat_sn_known;
 

@@ -256,6 +256,20 @@ static const char *one_text(struct iscsi_ini *i, bool transit)
 	return why;
 }
 
+/* 11.13.5, class 1: where the target has moved. */
+static void take_moved(struct iscsi_ini *i, const void *data, uint32_t len)
+{
+	uint32_t pos = 0;
+	char *key, *value;
+
+	i->text.len = 0;
+	if (iscsi_text_add(&i->text, data, len))
+		return;
+	while (iscsi_text_next(&i->text, &pos, &key, &value) == 1)
+		if (!strcmp(key, "TargetAddress"))
+			snprintf(i->moved, sizeof(i->moved), "%s", value);
+}
+
 void ini_login_rx(struct iscsi_ini *i, const uint8_t *bhs, const void *data, uint32_t len)
 {
 	unsigned status = be16(bhs + LOGIN_CLASS);
@@ -263,6 +277,8 @@ void ini_login_rx(struct iscsi_ini *i, const uint8_t *bhs, const void *data, uin
 	const char *why;
 
 	if (status) {
+		if (status >> 8 == LOGIN_MOVED_TEMP >> 8)
+			take_moved(i, data, len);
 		ini_close(i, status, refusal(status));
 		return;
 	}

@@ -246,13 +246,27 @@ static enum iscsi_login_next pull(struct iscsi_login *l)
 	return conclude(l);
 }
 
+/* Why the host refuses, for the log. */
+static const char *status_words(uint16_t status)
+{
+	switch (status) {
+	case LOGIN_NOT_FOUND: return "there is no such target here, or not in this portal group";
+	case LOGIN_FORBIDDEN: return "this initiator may not use the target";
+	case LOGIN_REMOVED: return "the target is being removed";
+	case LOGIN_UNAVAILABLE: return "the server stops";
+	default: return "refused by the server";
+	}
+}
+
 /* The host knows the parties; the first text's stage decides where the login begins. */
 static enum iscsi_login_next begin(struct iscsi_login *l)
 {
 	const struct iscsi_login_policy *p = &l->policy;
 
+	if (p->status && p->redirect)
+		return refuse(l, p->status, "the target has moved to %s", p->redirect);
 	if (p->status)
-		return refuse(l, p->status, "refused by policy (status %04x)", p->status);
+		return refuse(l, p->status, "%s", status_words(p->status));
 	l->keys.offer = p->offer;
 	return step(l, csg(l->now) == STAGE_SECURITY ? EV_TO_SECURITY : EV_TO_OPERATIONAL);
 }

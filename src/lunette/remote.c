@@ -161,7 +161,7 @@ static int lost(const struct remote *r, struct err *e)
 	return err_set(e, -ECONNRESET, "%s: %s", r->url.host, r->why);
 }
 
-int remote_open(struct remote **ret, const struct url *u, struct err *e)
+static int open_once(struct remote **ret, const struct url *u, char moved[300], struct err *e)
 {
 	struct remote *r = calloc(1, sizeof(*r));
 	struct iscsi_ini_conf c;
@@ -194,8 +194,28 @@ int remote_open(struct remote **ret, const struct url *u, struct err *e)
 		return 0;
 	}
 	int code = r->ini ? lost(r, e) : err_set(e, -ENOMEM, "out of memory");
+	if (r->ini && r->status >> 8 == LOGIN_MOVED_TEMP >> 8)
+		snprintf(moved, 300, "%s", iscsi_ini_moved(r->ini));
 	remote_close(r);
 	return code;
+}
+
+/* A target that has moved is followed, a few times. */
+int remote_open(struct remote **ret, const struct url *u, struct err *e)
+{
+	struct url to = *u;
+
+	for (int i = 0; i < TRIES; i++) {
+		char moved[300] = "";
+		int code = open_once(ret, &to, moved, e);
+		if (!code || !*moved)
+			return code;
+		moved[strcspn(moved, ",")] = 0; /* the portal group tag */
+		code = url_parse_host(&to, moved, strlen(moved), "3260", e);
+		if (code)
+			return code;
+	}
+	return err_set(e, -ELOOP, "%s: the target moves without end", u->host);
 }
 
 void remote_close(struct remote *r)

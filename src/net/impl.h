@@ -175,7 +175,8 @@ void home_ask(struct net_conn *c, enum msg_kind kind, const char *target); /* ta
 void home_conn_ended(struct net_conn *c);         /* frees c */
 void home_session_end(struct task *t);
 struct net_rules *rules_new(const struct net_user *users, unsigned n, const struct net_user *mutual, bool require,
-	unsigned algs, const struct iscsi_offer *offer, const char *alias, const char *target);
+	unsigned algs, const struct iscsi_offer *offer, const char *alias, const char *target,
+	const char *redirect);
 void rules_put(struct net_rules *r);
 void session_kill_home(struct net_session *s);
 void targets_free(void);                          /* no loop runs any more */

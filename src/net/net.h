@@ -39,6 +39,8 @@ struct net_target_conf {
 	const struct net_user *mutual;  /* or NULL */
 	bool require_mutual;
 	unsigned chap_algs;             /* mask of 1 << alg */
+	const char *redirect;           /* "addr:port": logins are answered with "target moved", or NULL */
+	bool redirect_permanent;
 	const uint16_t *tpgts;          /* portal groups it is reached through; NULL = all */
 	unsigned ntpgts;
 };

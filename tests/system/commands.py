@@ -5,6 +5,7 @@ import hashlib, json, os, subprocess, sys, tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
+import iscsi
 
 rep = h.Report("system/commands/")
 MIB = 1 << 20
@@ -85,6 +86,23 @@ def chap(d):
         assert r.returncode == 5, r.stderr
 
 
+def redirect(s, d):
+    """A target that has moved is told in class 1 with its address (RFC 7143 11.13.5), and followed."""
+    conf = f"{d}/moved.yaml"
+    for permanent, status in (("off", 0x0101), ("on", 0x0102)):
+        with open(conf, "w") as f:
+            f.write(f"targets:\n  {s.iqn}:\n    redirect: {s.portal()}\n    redirect-permanent: {permanent}\n")
+        with h.Server(config=conf) as old:
+            try:
+                iscsi.Session(old.host, old.port, s.iqn)
+                raise RuntimeError("login was not redirected")
+            except iscsi.LoginRefused as e:
+                assert e.status == status, hex(e.status)
+            one = json.loads(lunette("--json", "inquiry", f"iscsi://{old.portal()}/{s.iqn}/1").stdout)
+            assert one["bytes"] == 32 * MIB, one
+            subprocess.run(["qemu-img", "info", f"iscsi://{old.portal()}/{s.iqn}/0"], check=True, capture_output=True, timeout=20)
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="lunette-cmd-") as d, \
             h.Server("--ram", "32M", "--file", f"{d}/lun,size=32M,bs=4096") as s:
@@ -92,6 +110,7 @@ def main():
         rep.case("cp", copies, s, d)
         rep.case("cp-from", goes_on, s, d)
         rep.case("refusals", refusals, s, d)
+        rep.case("redirect", redirect, s, d)
         rep.case("chap", chap, d)
     return rep.status()
 
