@@ -273,7 +273,7 @@ def holes(loop):
                 c.write(i * 2048, os.urandom(MIB))
             c.flush()
             full = os.stat(f"{d}/lun").st_blocks * 512
-            c.scsi(struct.pack(">BBIIBHB", 0x42, 0, 0, 0, 0, 24, 0),
+            c.scsi(struct.pack(">BBIBHB", 0x42, 0, 0, 0, 24, 0),
                    out=struct.pack(">HHI", 22, 16, 0) + struct.pack(">QII", 0, 4 * 2048, 0))
             c.flush()
             left = os.stat(f"{d}/lun").st_blocks * 512
