@@ -40,6 +40,7 @@ serve: all
 
 check:
 	@tools/deps.sh build test
+	@tools/deps.sh vm || echo "The guest scenarios will be skipped."
 	@tests/run
 
 check-long: check
