@@ -331,6 +331,7 @@ static void storage(const char *path)
 		mem = mmap(NULL, mem_bytes + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (mem == MAP_FAILED)
 			die("memory");
+		madvise(mem, mem_bytes, MADV_HUGEPAGE);
 		fill();
 		return;
 	}
