@@ -125,7 +125,7 @@ def main():
         return rep.status()
     all_in = scenarios("guest")
     if a.what == ["smoke"]:
-        initiator(rep, a.target, SMOKE, a.loop or "auto", 330)
+        initiator(rep, a.target, SMOKE, a.loop or "auto", 500)
     elif a.what == ["all"]:
         for loop in ([a.loop] if a.loop else ["uring", "epoll"]):
             initiator(rep, a.target, scenarios("scenarios"), loop, 1500)
