@@ -100,7 +100,9 @@ def redirect(s, d):
                 assert e.status == status, hex(e.status)
             one = json.loads(lunette("--json", "inquiry", f"iscsi://{old.portal()}/{s.iqn}/1").stdout)
             assert one["bytes"] == 32 * MIB, one
-            subprocess.run(["qemu-img", "info", f"iscsi://{old.portal()}/{s.iqn}/0"], check=True, capture_output=True, timeout=20)
+            if permanent == "off":  # libiscsi follows no permanent move
+                subprocess.run(["qemu-img", "info", f"iscsi://{old.portal()}/{s.iqn}/0"], check=True,
+                               capture_output=True, timeout=20)
 
 
 def main():
