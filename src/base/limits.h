@@ -18,6 +18,7 @@ enum {
 	LIM_R2T = 32,                     /* outstanding R2Ts of one task */
 	LIM_LUNS = 16384,                 /* flat addressing, SAM-5 4.7.7.3: 14 bits */
 	LIM_TARGETS = 4096,
+	LIM_SEND_TARGETS = 8 << 20,       /* our answer to SendTargets: the longest names of all targets with a few portals */
 	LIM_PORTALS = 64,
 	LIM_SENSE = 252,                  /* SPC-4 4.5: longest sense data */
 	LIM_UA = 16,                      /* unit attentions that wait for one I_T_L nexus */

@@ -63,9 +63,9 @@ const char *iscsi_login_why(const struct iscsi_login *l);     /* for the log: wh
 
 /* --- text.c: key=value lists ----------------------------------------------------------------------------- */
 
-/* Accumulates the data segments of one text sequence (C bit). */
-struct iscsi_text { char *buf; uint32_t len, size; };
-int  iscsi_text_add(struct iscsi_text *t, const void *data, uint32_t len); /* -EMSGSIZE past LIM_LOGIN_TEXT, -ENOMEM */
+/* Accumulates the data segments of one text sequence (C bit). max: bytes, 0 = LIM_LOGIN_TEXT. */
+struct iscsi_text { char *buf; uint32_t len, size, max; };
+int  iscsi_text_add(struct iscsi_text *t, const void *data, uint32_t len); /* -EMSGSIZE past max, -ENOMEM */
 void iscsi_text_free(struct iscsi_text *t);
 /* Walks pairs: *pos = 0 at first; returns 1 and key/value (NUL-terminated inside buf), 0 at the end, -EPROTO for a
  * pair without '=', a key that breaks 6.1, or text after the last NUL. */

@@ -277,12 +277,10 @@ static void text_request(struct req *r)
 
 void iscsi_conn_targets(struct iscsi_conn *c, struct iscsi_text *answer)
 {
-	uint32_t pos = 0;
-	char *key, *value;
-
 	if (c->text_wait) {
-		while (iscsi_text_next(answer, &pos, &key, &value) == 1)
-			iscsi_text_put(&c->text_out, key, "%s", value);
+		c->text_out.max = LIM_SEND_TARGETS + LIM_LOGIN_TEXT;
+		if (iscsi_text_add(&c->text_out, answer->buf, answer->len) < 0)
+			conn_close(c, "no memory for the list of targets");
 		c->text_wait = false;
 		text_answer(c, false);
 	}

@@ -14,9 +14,9 @@ enum { TEXT_FIRST = 1024, KEY_NAME_MAX = 63 /* 6.1: standard-label */ };
 
 static int text_room(struct iscsi_text *t, uint32_t more)
 {
-	uint32_t size = t->size ? t->size : TEXT_FIRST;
+	uint32_t size = t->size ? t->size : TEXT_FIRST, max = t->max ? t->max : LIM_LOGIN_TEXT;
 
-	if (more > LIM_LOGIN_TEXT || t->len + more > LIM_LOGIN_TEXT)
+	if (more > max || t->len > max - more)
 		return -EMSGSIZE;
 	while (size < t->len + more)
 		size *= 2;

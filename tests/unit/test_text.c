@@ -91,6 +91,11 @@ static void test_bounded(void **state)
 	assert_memory_equal(t.buf, "A=17", 5);
 	iscsi_text_free(&t);
 	assert_null(t.buf);
+	t.max = 2 * LIM_LOGIN_TEXT; /* our own lists may be longer */
+	assert_int_equal(iscsi_text_add(&t, big, LIM_LOGIN_TEXT), 0);
+	assert_int_equal(iscsi_text_add(&t, big, LIM_LOGIN_TEXT), 0);
+	assert_int_equal(iscsi_text_add(&t, big, 1), -EMSGSIZE);
+	iscsi_text_free(&t);
 	free(big);
 }
 

@@ -116,6 +116,26 @@ def tmf_abort_missing():
     must(a.alive().u32(28) == n + 2, "ExpCmdSN")
 
 
+@case("11.5.1: ABORT TASK of a command that waits for its turn in CmdSN order; its tag is free, its place is kept")
+def tmf_abort_held():
+    fresh().poke(0, b"\x11" * 4096)
+    a = fresh(FirstBurstLength="4096", **NO_YES)
+    n = a.cmdsn
+    itt = a.wcmd(0, 8, data=b"\x22" * 512, final=False, cmdsn=n + 1)
+    a.out(itt, NOTAG, 512, b"\x22" * 512, 0, False)
+    a.cmdsn = n + 2
+    must(tmf(a, 1, itt, n + 1) == 0, "response")
+    a.out(itt, NOTAG, 1024, b"\x22" * 3072, 1, True)  # was on its way
+    a.quiet(0.1)
+    again = a.wcmd(0, 1, data=b"\x33" * BS, itt=itt)
+    first = a.cmd(bytes(6), cmdsn=n)
+    got = [a.want(SCSI_RSP), a.want(SCSI_RSP)]
+    must({p.itt for p in got} == {first, again} and not any(p.bhs[3] for p in got), f"{[hex(p.itt) for p in got]}")
+    a.quiet(0.1)
+    must(a.alive().u32(28) == n + 3, "ExpCmdSN")
+    must(a.peek(0, 8) == b"\x33" * BS + b"\x11" * 3584, "the aborted write was written")
+
+
 @case("11.5.1: ABORT TASK of a task management request is rejected")
 def tmf_abort_itself():
     a = fresh()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Text requests, discovery, sessions (6.3.5, 6.4, 11.10, appendix C)."""
-import struct
+import json, os, struct, subprocess, tempfile
 
+import harness
 from ffp.peer import *  # noqa: the cases are written in its words
 
 
@@ -28,6 +29,40 @@ def send_targets_discovery():
     p = logout(a, 0)
     must(p.op == LOGOUT_RSP and p.bhs[2] == 0, "logout")
     return got[1]
+
+
+@case("11.10.4, App. C: a list of targets longer than any text of the initiator comes whole, in parts of its segment")
+def send_targets_many():
+    names = [f"iqn.2026-11.com.example:{'x' * 150}{i:03d}" for i in range(500)]
+    conf = {"volumes": {"v": {"type": "null", "size": "1MiB"}}, "targets": {n: {"luns": {"0": "v"}} for n in names}}
+    before = srv.port
+    with tempfile.TemporaryDirectory() as d:
+        with open(f"{d}/conf.json", "w") as f:
+            json.dump(conf, f)
+        binary = os.environ.get("LUNETTED") or os.path.join(harness.flavour_dir("release"), "src/lunetted/lunetted")
+        port = harness.free_port()
+        many = subprocess.Popen([binary, "--listen", f"127.0.0.1:{port}", "--state", f"{d}/state", "--config", f"{d}/conf.json"],
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            while b"ready" not in (line := many.stdout.readline()):
+                must(line, "the server with 500 targets does not start")
+            srv.port = port
+            a = fresh(discovery=True, MaxRecvDataSegmentLength="4096")
+            itt, p = text(a, b"SendTargets=All\0")
+            data, parts = p.data, 1
+            while not p.bhs[1] & F:
+                must(p.bhs[1] == C and p.u32(20) != NOTAG and 0 < len(p.data) <= 4096, f"flags {p.bhs[1]:#x}, {len(p.data)} bytes")
+                _, p = text(a, b"", ttt=p.u32(20), itt=itt)
+                data, parts = data + p.data, parts + 1
+            must(p.u32(20) == NOTAG, "TTT with the last part")
+            got = [x[11:] for x in data.decode().split("\0") if x.startswith("TargetName=")]
+            must(sorted(got) == names, f"{len(got)} of {len(names)} targets")
+        finally:
+            srv.port = before
+            many.terminate()
+            many.wait(20)
+            many.stdout.close()
+    return f"{len(data)} bytes in {parts} parts"
 
 
 @case("App. C: SendTargets in a normal session tells only of the session's own target")
