@@ -33,10 +33,10 @@ static size_t text_len(const char *s)
 }
 
 struct net_rules *rules_new(const struct net_user *users, unsigned n, const struct net_user *mutual, bool require,
-	unsigned algs, const struct iscsi_offer *offer, const char *alias, const char *target)
+	unsigned algs, const struct iscsi_offer *offer, const char *alias, const char *target, const char *redirect)
 {
 	struct net_rules *r = calloc(1, sizeof(*r));
-	size_t len = text_len(alias) + text_len(target) + 1;
+	size_t len = text_len(alias) + text_len(target) + text_len(redirect) + 1;
 
 	for (unsigned i = 0; i < n; i++)
 		len += text_len(users[i].name) + text_len(users[i].secret);
@@ -63,6 +63,7 @@ struct net_rules *rules_new(const struct net_user *users, unsigned n, const stru
 	r->offer = *offer;
 	r->policy.alias = put_text(&at, alias);
 	r->policy.target = put_text(&at, target);
+	r->policy.redirect = put_text(&at, redirect);
 	r->policy.offer = &r->offer;
 	r->policy.users = r->users;
 	r->policy.nusers = n;
@@ -484,7 +485,7 @@ int net_target_set(const struct net_target_conf *conf, struct err *e)
 	struct target_msg *m = calloc(1, sizeof(*m));
 	struct net_target *t = calloc(1, sizeof(*t));
 	struct net_rules *r = rules_new(conf->users, conf->nusers, conf->mutual, conf->require_mutual, conf->chap_algs,
-		&conf->offer, conf->alias, conf->name);
+		&conf->offer, conf->alias, conf->name, conf->redirect);
 	uint16_t *g = calloc(conf->ntpgts + 1, sizeof(*g));
 
 	if (!m || !t || !r || !g || strlen(conf->name) > LIM_ISCSI_NAME) {
@@ -494,6 +495,8 @@ int net_target_set(const struct net_target_conf *conf, struct err *e)
 		rules_put(r);
 		return err_set(e, -ENOMEM, "out of memory");
 	}
+	if (conf->redirect)
+		r->policy.status = conf->redirect_permanent ? LOGIN_MOVED_PERM : LOGIN_MOVED_TEMP;
 	snprintf(t->name, sizeof(t->name), "%s", conf->name);
 	t->device = conf->device;
 	t->rules = r;
@@ -597,7 +600,7 @@ int net_discovery_auth(const struct net_user *users, unsigned n, const struct ne
 	struct rules_msg *m = calloc(1, sizeof(*m));
 
 	iscsi_offer_defaults(&offer);
-	struct net_rules *r = rules_new(users, n, mutual, false, chap_algs, &offer, NULL, NULL);
+	struct net_rules *r = rules_new(users, n, mutual, false, chap_algs, &offer, NULL, NULL, NULL);
 	if (!m || !r) {
 		free(m);
 		rules_put(r);
