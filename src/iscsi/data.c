@@ -95,6 +95,12 @@ static bool charge(struct iscsi_task *t, uint32_t n, bool may_wait)
 	return true;
 }
 
+/* Bytes that it will hold in pages. */
+static uint32_t needs(const struct iscsi_task *t)
+{
+	return MAX(t->cmd.out_len, MIN(t->cmd.room_in, (uint32_t)LIM_TRANSFER));
+}
+
 /* Room for everything that SCSI wants; data that is there already stays. */
 static bool task_room(struct iscsi_task *t)
 {
@@ -141,8 +147,9 @@ static void advance(struct iscsi_task *t)
 	if (t->got >= want) {
 		if (t->r2t_n)
 			return; /* 11.7.1: its end comes with the F bit, in an empty PDU perhaps */
-		if (t->cmd.room_in && !charge(t, MIN(t->cmd.room_in, (uint32_t)LIM_TRANSFER), true))
+		if (t->cmd.room_in && !charge(t, needs(t), true))
 			return;
+		list_del(&t->starved); /* all that it waited for came unasked */
 		t->state = TASK_EXEC;
 		t->conn->session->stats.bytes_out += want;
 		scsi_exec(&t->cmd);
@@ -170,6 +177,10 @@ void data_task_start(struct iscsi_task *t)
 		t->counted = true;
 	}
 	scsi_begin(&t->cmd);
+	/* In the order in which SCSI has them: what waits for an older command there never holds memory that the older one
+	 * waits for. */
+	if (t->cmd.state == SCSI_CMD_WAIT_DATA)
+		charge(t, needs(t), true);
 }
 
 /* Room for data that comes unasked: n bytes, which the window has paid for. */
@@ -188,12 +199,10 @@ void data_feed_starved(struct iscsi_pool *p)
 {
 	while (!list_empty(&p->starved)) {
 		struct iscsi_task *t = list_first(&p->starved, struct iscsi_task, starved);
-		struct iscsi_conn *c = t->conn;
-		advance(t);
-		if (c)
-			c->host.wake(c->user);
-		if (!list_empty(&p->starved) && list_first(&p->starved, struct iscsi_task, starved) == t)
+		if (!charge(t, needs(t), true))
 			return;
+		advance(t);
+		t->conn->host.wake(t->conn->user);
 	}
 }
 

@@ -423,6 +423,39 @@ static void test_budget_unasked(void **state)
 	d.pool->budget = 64 << 20;
 }
 
+/* An ORDERED command waits for an older write (SAM-5 8.6), which therefore never waits for the memory of the ORDERED
+ * one: budget is given in the order of arrival, also to a write whose unasked data is still coming. */
+static void test_budget_ordered(void **state)
+{
+	static uint8_t data[65536];
+	uint8_t bhs[48], cdb[16], out[48] = { ISCSI_DATA_OUT, FLAG_FINAL };
+	const uint8_t *h;
+
+	fill(data, sizeof(data), 8);
+	OPEN("InitialR2T=No\0FirstBurstLength=4096\0");
+	d.pool->budget = 8192;
+	cdb_rw(cdb, 0x2a, 0, 128);
+	duplex_cmd(&d, bhs, CMD_WRITE, 65536, cdb);
+	uint32_t itt = d.itt;
+	duplex_send(&d, bhs, data, 512);
+	cdb_rw(cdb, 0x28, 0, 8);
+	duplex_cmd(&d, bhs, FLAG_FINAL | CMD_READ | 2, 4096, cdb); /* ORDERED */
+	duplex_send(&d, bhs, NULL, 0);
+	put_be32(out + BHS_ITT, itt);
+	put_be32(out + BHS_TTT, ISCSI_NO_TAG);
+	put_be32(out + DATA_OFFSET, 512);
+	duplex_send(&d, out, data + 512, 3584);
+	assert_int_equal(serve_r2t(data, 8192, itt), 1);
+	expect_status(0);
+	h = duplex_next(&d, NULL, NULL);
+	assert_non_null(h);
+	assert_int_equal(h[0], ISCSI_DATA_IN);
+	assert_int_equal(be32(h + BHS_ITT), itt + 1);
+	duplex_close(&d);
+	assert_int_equal(d.pool->used, 0);
+	d.pool->budget = 64 << 20;
+}
+
 static void send_tmf(uint8_t fn, uint32_t ref)
 {
 	uint8_t tmf[48] = { ISCSI_TMF_REQ | OP_IMMEDIATE, FLAG_FINAL | fn };
@@ -647,7 +680,7 @@ int main(void)
 		cmocka_unit_test(test_digest_errors), cmocka_unit_test(test_cmd_sn), cmocka_unit_test(test_half_write),
 		cmocka_unit_test(test_nop_and_reject), cmocka_unit_test(test_residuals),
 		cmocka_unit_test(test_before_login),
-		cmocka_unit_test(test_budget), cmocka_unit_test(test_budget_unasked),
+		cmocka_unit_test(test_budget), cmocka_unit_test(test_budget_unasked), cmocka_unit_test(test_budget_ordered),
 		cmocka_unit_test(test_abort_held), cmocka_unit_test(test_command_behind_tmf),
 		cmocka_unit_test(test_same_tag), cmocka_unit_test(test_held_too_long),
 		cmocka_unit_test(test_echo_bound), cmocka_unit_test(test_held_bound),
