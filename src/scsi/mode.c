@@ -176,18 +176,15 @@ static bool bad(struct select *s, uint32_t sense, unsigned at)
 	return false;
 }
 
-/* Block descriptors may only say what is so: SBC-4 6.5.2. */
+/* The block length cannot be changed; the number of blocks is ignored, as SBC-4 6.5.2.2 wants it. */
 static bool select_descriptor(struct select *s, unsigned at, unsigned len)
 {
 	const struct lu *lu = s->c->lu;
 	const uint8_t *p = s->buf + at;
-	uint64_t nblk = len == 16 ? be64(p) : be32(p), bs = len == 16 ? be32(p + 12) : be24(p + 5);
-	uint64_t all = len == 16 ? UINT64_MAX : UINT32_MAX;
+	uint32_t bs = len == 16 ? be32(p + 12) : be24(p + 5);
 
 	if (bs != lu->pub.bs)
 		return bad(s, SENSE_INVALID_PARAM, at + (len == 16 ? 12 : 5));
-	if (nblk && nblk != lu->pub.nblk && nblk != all)
-		return bad(s, SENSE_INVALID_PARAM, at);
 	return true;
 }
 

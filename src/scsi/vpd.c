@@ -143,7 +143,7 @@ static int vpd_characteristics(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
 	memset(p, 0, 60);
 	put_be16(p, 1); /* not rotating */
-	p[4] = 0x02; /* FUAB: SYNCHRONIZE CACHE and FUA reach the medium */
+	p[4] = 0x03; /* FUAB: SYNCHRONIZE CACHE and FUA reach the medium; VBULS: VERIFY compares unmapped blocks */
 	return 60;
 }
 
@@ -164,7 +164,7 @@ const struct scsi_page disk_vpd[] = {
 	{ 0x83, vpd_identification, "SPC-4 7.8.6" },
 	{ 0x86, vpd_extended, "SPC-4 7.8.7" },
 	{ 0x8f, copy_vpd, "SPC-4 7.8.17" },
-	{ 0xb0, vpd_block_limits, "SBC-4 6.6.3" },
+	{ 0xb0, vpd_block_limits, "SBC-4 6.6.4" },
 	{ 0xb1, vpd_characteristics, "SBC-4 6.6.2" },
 	{ 0xb2, vpd_provisioning, "SBC-4 6.6.7" },
 	{ 0, NULL, NULL },

@@ -392,6 +392,12 @@ static void mode_select(void **state)
 	d_sense[7] = 0x10;
 	assert_sense(OUT(n, d_sense, 10, 0x15, 0x10, 0, 0, 10), 5, 0x1a, 0);
 	assert_sense(OUT(n, d_sense, 3, 0x15, 0x10, 0, 0, 3), 5, 0x1a, 0);
+	uint8_t desc[24] = { 0, 0, 0, 8, 0, 0, 1, 0, 0, 0, 2, 0, 0x0a, 0x0a, 0x04, 0x10 };
+	assert_good(OUT(n, desc, 24, 0x15, 0x10, 0, 0, 24));
+	desc[10] = 16; /* another block length */
+	assert_sense(OUT(n, desc, 24, 0x15, 0x10, 0, 0, 24), 5, 0x26, 0);
+	desc[3] = 7;
+	assert_sense(OUT(n, desc, 24, 0x15, 0x10, 0, 0, 24), 5, 0x26, 0);
 	d_sense[5] = 9;
 	assert_sense(OUT(n, d_sense, 16, 0x15, 0x10, 0, 0, 16), 5, 0x26, 0);
 	assert_good(OUT(n, NULL, 0, 0x15, 0x10));
