@@ -185,6 +185,14 @@ static uint64_t next_time(void)
 	return next;
 }
 
+void sim_stall(struct loop *l, uint64_t ns)
+{
+	struct sim_loop *sl = l->be_priv;
+	sl->paused_ns = MAX(sl->paused_ns, sim->now_ns + ns);
+	sl->stalled = true;
+	sim_note(ns);
+}
+
 static void turn(struct sim_loop *sl)
 {
 	if (!sim_random(PAUSE_1_IN)) {
@@ -192,7 +200,9 @@ static void turn(struct sim_loop *sl)
 		return;
 	}
 	sim_note(sim->now_ns << 8 | sl->number);
-	sl->loop->now_ns = sim->now_ns;
+	if (!sl->stalled)
+		sl->loop->now_ns = sim->now_ns;
+	sl->stalled = false; /* its poll finds out how late it is, and reads sockets before timers fire */
 	loop_turn(sl->loop, 0);
 	sim->now_ns += 1 + sim_random(TURN_NS);
 }

@@ -36,6 +36,8 @@ uint64_t sim_random(uint64_t n);
 bool sim_chance(unsigned pct);
 /* fire(ctx) at a later time, on no loop: the hand of fate. */
 void sim_after(uint64_t delay_ns, void (*fire)(void *ctx), void *ctx);
+/* The loop gets no processor for so long: a stopped process, a paused guest. */
+void sim_stall(struct loop *l, uint64_t ns);
 /* Runs the world until pred(ctx), tested between turns, is true: true; or until time stands at until_ns, or nothing
  * is left that could ever happen: false. pred NULL: until then. */
 bool sim_run_until(bool (*pred)(void *ctx), void *ctx, uint64_t until_ns);

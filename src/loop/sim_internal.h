@@ -29,6 +29,7 @@ struct sim_loop {
 	struct list   node;
 	struct op    *done, **done_end; /* ended; done() runs in the loop's next poll */
 	uint64_t      paused_ns;        /* has no processor until then */
+	bool          stalled;          /* and so long that it must notice */
 	unsigned      number;
 };
 

@@ -374,6 +374,8 @@ static void event(struct client *c, const struct iscsi_ini_event *ev)
 		log_info("%s closed: %s (%x)", c->name, ev->text, ev->code);
 		if (is_violation(ev->text))
 			test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
+		if (c->conf.calm && !c->checking && !strstr(ev->text, "logged out"))
+			test_fail("%s: the connection ended without need: %s", c->name, ev->text);
 		c->closing = false;
 		hang_up(c);
 		break;
@@ -500,8 +502,16 @@ static void pump(struct client *c)
 		receive(c);
 }
 
+static void draw_bytes(void *p, size_t n)
+{
+	for (uint8_t *b = p; n; n--)
+		*b++ = (uint8_t)sim_random(256);
+}
+
 static void connected(struct op *op)
 {
+	static const struct iscsi_chap_user user = { SERVER_USER, SERVER_SECRET };
+	static const struct iscsi_chap_user mutual = { SERVER_NAME, SERVER_NAME_SECRET };
 	struct client *c = container_of(op, struct client, connect);
 	struct iscsi_ini_conf ic;
 	if (op->res) {
@@ -516,6 +526,11 @@ static void connected(struct op *op)
 	ic.offer = c->conf.offer;
 	ic.nop_ns = c->conf.pings ? NOP_NS : 0;
 	ic.first_cmd_sn = sim_chance(50) ? 0xfffffff0u : 1;
+	ic.random = draw_bytes;
+	if (c->conf.chap) {
+		ic.chap = &user;
+		ic.mutual = sim_chance(50) ? &mutual : NULL;
+	}
 	ic.isid[5] = (uint8_t)c->conf.number;
 	c->ini = iscsi_ini_new(&ic);
 	CHECK(c->ini);

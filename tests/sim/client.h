@@ -15,6 +15,8 @@ struct client_conf {
 	unsigned aborts_permille; /* of the moments at which it could abort something */
 	bool     wce;             /* as the server's */
 	bool     pings;           /* NOPs; without them nothing hides a wake-up that was forgotten */
+	bool     calm;            /* nothing happens that could end a connection */
+	bool     chap;            /* the server asks who it is */
 	bool     errors;          /* medium errors and full disks are to be expected */
 	struct iscsi_offer offer;
 };

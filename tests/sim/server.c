@@ -132,6 +132,13 @@ static void open_portal(void)
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(SERVER_PORT),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct net_target_conf t = { .name = SERVER_TARGET, .device = s.device, .offer = s.conf.offer };
+	static const struct net_user user = { SERVER_USER, SERVER_SECRET };
+	static const struct net_user self = { SERVER_NAME, SERVER_NAME_SECRET };
+	if (s.conf.chap) {
+		t.users = &user;
+		t.nusers = 1;
+		t.mutual = &self;
+	}
 	must(net_target_set(&t, &e), &e);
 	s.listener = sim_listen(SERVER_PORT);
 	must(net_portal_add_fd(&s.portal, s.listener, (struct sockaddr *)&in, 1, NULL, &e), &e);
@@ -190,6 +197,14 @@ int server_kill(bool power)
 	sim_kill_listener(s.listener);
 	take_down(0);
 	return fd;
+}
+
+void server_stall(uint64_t ns)
+{
+	for (unsigned i = 0; i < loop_group.n; i++)
+		sim_stall(loop_group.loop[i], ns);
+	if (loop_group.n)
+		sim_stall(s.control, ns);
 }
 
 void server_stop(void)

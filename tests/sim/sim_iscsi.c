@@ -23,7 +23,7 @@
 
 /* What the seed has drawn for its run. */
 struct plan {
-	unsigned clients, kills, cuts, disk_events;
+	unsigned clients, kills, cuts, disk_events, stalls;
 	bool power, errors, hangs;
 	unsigned aborts_permille;
 	struct server_conf server;
@@ -75,6 +75,8 @@ static void draw_plan(void)
 	draw_offer(&plan.server.offer);
 	plan.server.loops = 1 + (unsigned)sim_random(3);
 	plan.server.wce = sim_chance(75);
+	plan.server.chap = sim_chance(25);
+	plan.stalls = sim_chance(25) ? 1 + (unsigned)sim_random(3) : 0;
 	plan.clients = 1 + (unsigned)sim_random(CLIENTS_MAX);
 	plan.server.ram = sim_chance(20);
 	plan.kills = plan.server.ram ? 0 : (unsigned)sim_random(4);
@@ -83,6 +85,8 @@ static void draw_plan(void)
 	plan.power = sim_chance(60);
 	plan.errors = sim_chance(25) && !plan.server.ram;
 	plan.hangs = sim_chance(20) && !plan.server.ram;
+	if (sim_chance(15)) /* nothing but stalls and hangs: no connection may end */
+		plan.cuts = plan.kills = plan.aborts_permille = 0;
 	plan.disk_events = plan.errors || plan.hangs ? 1 + (unsigned)sim_random(4) : 0;
 }
 
@@ -149,8 +153,15 @@ static void trouble(void *ctx)
 	sim_after(sim_random(3 * SIM_S), heal, NULL);
 }
 
+static void stall(void *ctx)
+{
+	server_stall(sim_random(12 * SIM_S)); /* clients give a login 15 s */
+}
+
 static void draw_fate(void)
 {
+	for (unsigned i = 0; i < plan.stalls; i++)
+		sim_after(some_time(), stall, NULL);
 	for (unsigned i = 0; i < plan.cuts; i++)
 		sim_after(some_time(), cut_somebody, NULL);
 	for (unsigned i = 0; i < plan.kills; i++)
@@ -206,7 +217,8 @@ static void new_clients(void)
 		struct client_conf c = { .number = i, .ops = 20 + (unsigned)sim_random(300),
 			.depth = 1 + (unsigned)sim_random(DEPTH_MAX), .blocks_max = ONE_OF(8, 64, 256),
 			.aborts_permille = plan.aborts_permille, .wce = plan.server.wce, .errors = plan.errors,
-			.pings = plan.cuts || plan.aborts_permille };
+			.pings = plan.cuts || plan.aborts_permille, .chap = plan.server.chap,
+			.calm = !plan.cuts && !plan.kills && !plan.aborts_permille };
 		struct iscsi_ini_conf ic;
 		iscsi_ini_conf_defaults(&ic);
 		c.offer = ic.offer;

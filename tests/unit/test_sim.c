@@ -402,6 +402,31 @@ static void test_time(void **state)
 	world_end();
 }
 
+static int stalled_fires;
+
+static void fire_stalled(struct timer *t)
+{
+	stalled_fires += loop_stalled(loop[0]);
+}
+
+/* A loop that got no processor for long is told so when its timers fire, and reads its sockets before. */
+static void test_stall(void **state)
+{
+	struct timer t = { .fire = fire_stalled };
+	world_begin(9);
+	stalled_fires = 0;
+	loop_timer_set(loop[0], &t, sim_now_ns() + SIM_MS);
+	sim_stall(loop[0], 5 * SIM_S);
+	sim_run_until(NULL, NULL, sim_now_ns() + SIM_S);
+	assert_int_equal(stalled_fires, 0);
+	sim_run_until(NULL, NULL, sim_now_ns() + 5 * SIM_S);
+	assert_int_equal(stalled_fires, 1);
+	loop_timer_set(loop[0], &t, sim_now_ns() + SIM_MS);
+	sim_run_until(NULL, NULL, sim_now_ns() + SIM_S);
+	assert_int_equal(stalled_fires, 1);
+	world_end();
+}
+
 static int legs;
 static bool over;
 
@@ -453,7 +478,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(test_stream_and_seeds), CASE(test_reset), CASE(test_half_close), CASE(test_silence),
 		CASE(test_kill_listener), CASE(test_power_cut), CASE(test_what_sync_covers), CASE(test_sync_error),
-		CASE(test_disk_faults), CASE(test_time), CASE(test_rounds_and_work),
+		CASE(test_disk_faults), CASE(test_time), CASE(test_stall), CASE(test_rounds_and_work),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
