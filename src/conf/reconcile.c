@@ -439,6 +439,17 @@ static bool is_kept(struct server *s, struct conf_volume *v)
 	return old && disk_find(s, v->name) && conf_equal(&conf_volume_type, old, v);
 }
 
+/* A changed disk is opened anew, which would empty one that ends with the process. */
+static int check_contents(struct server *s, const struct conf_volume *v, struct err *e)
+{
+	struct disk *d = disk_find(s, v->name);
+	struct blk *b = d && d->ready ? lu_blk(d->lu) : NULL;
+
+	if (!b || !(b->caps & BLK_VOLATILE))
+		return 0;
+	return err_set(e, -EBUSY, "its contents would be lost with this change; give the changed disk another name");
+}
+
 /* Opens the disks that are new or changed, into `fresh`. A changed one whose old self holds the medium comes up
  * not ready and is attached when that has gone. */
 static int disks_open(struct server *s, struct conf *c, struct list *fresh, struct err *e)
@@ -450,7 +461,9 @@ static int disks_open(struct server *s, struct conf *c, struct list *fresh, stru
 		struct disk *d;
 		if (is_kept(s, &v[i]))
 			continue;
-		int r = disk_open(&d, &v[i], s->store, !s->started, e);
+		int r = check_contents(s, &v[i], e);
+		if (r == 0)
+			r = disk_open(&d, &v[i], s->store, !s->started, e);
 		if (r < 0) {
 			snprintf(at, sizeof(at), "volumes/%.140s", v[i].name);
 			err_prefix(e, at);

@@ -523,6 +523,26 @@ def reload_users():
             session(port, user="alice", secret="second-long-secret").logout()
 
 
+def reload_ram():
+    """SIGHUP that changes a RAM disk is refused: it would empty it. Another name gives a new one."""
+    port = h.free_port()
+    with tempfile.TemporaryDirectory() as t:
+        c = base(port)
+        conf = write(t, c)
+        with Daemon("--config", conf) as d:
+            s = session(port)
+            s.write(4, b"x" * 512)
+            c["volumes"]["one"]["size"] = "32M"
+            write(t, c)
+            d.hup("volumes/one: its contents would be lost")
+            need(s.read(4, 1) == b"x" * 512, "the data is gone")
+            c["volumes"]["bigger"] = c["volumes"].pop("one")
+            c["targets"][A]["luns"]["0"] = "bigger"
+            write(t, c)
+            d.hup()
+            need(session(port).capacity()[0] == (32 << 20) // 512 - 1, "the new disk is not there")
+
+
 def reload_disk():
     """SIGHUP that changes a disk's options reopens it: the file's lock passes from the old to the new."""
     port = h.free_port()
@@ -716,7 +736,7 @@ def protect():
 
 CASES = [ready_once, notify, howto, port_in_use, bad_address, missing_file, locked_file, bad_iqn, wrong_usage, information,
          drain, drain_hangs, drain_stuck, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_under_load, reload_hung, reload_luns, reload_invalid,
-         reload_users, reload_disk, options_reach_the_wire, late_disk, file_grows, asking, asking_hostile, protect]
+         reload_users, reload_ram, reload_disk, options_reach_the_wire, late_disk, file_grows, asking, asking_hostile, protect]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--inside"]:
