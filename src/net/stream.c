@@ -268,7 +268,7 @@ static void balance_windows(struct net_loop *nl, uint32_t first_burst)
  * bounded. A long path needs more than any constant, there the kernel sizes it by what is in flight. */
 static void tune_socket(struct net_conn *c)
 {
-	int one = 1, bytes = SNDBUF_BYTES / 2; /* the kernel doubles it for its own needs */
+	int one = 1, bytes = SNDBUF_BYTES; /* the kernel doubles it for its own needs */
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
