@@ -95,7 +95,7 @@ def run(cmd, timeout, env=None, **kw):
     """stdout and stderr together as text; 124 when the time is over. The whole process group is ended."""
     e = dict(os.environ, **(env or {}))
     p = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=e,
-                         start_new_session=True, text=True, errors="replace", **kw)
+                         start_new_session=True, preexec_fn=die_with_parent, text=True, errors="replace", **kw)
     try:
         out, _ = p.communicate(timeout=timeout)
         return subprocess.CompletedProcess(cmd, p.returncode, out)
