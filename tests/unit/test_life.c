@@ -69,7 +69,7 @@ static void test_silent_peer(void **state)
 static void test_answer_and_stall(void **state)
 {
 	uint8_t bhs[48] = { ISCSI_NOP_OUT | OP_IMMEDIATE, FLAG_FINAL };
-	uint32_t ttt;
+	uint32_t ttt = 0;
 
 	open_session();
 	tick(NOP_IDLE_S, false);
