@@ -54,6 +54,13 @@ void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c))
 
 /* --- waiting --- */
 
+/* A wait on behalf of a command passes over others that wait like it: two that were both aborted would wait for each
+ * other. */
+static bool awaited(const struct lu_wait *w, const struct scsi_cmd *c)
+{
+	return c->must_abort && c->seq < w->seq && !(w->except && c->state == SCSI_CMD_ENDING);
+}
+
 static bool wait_over(const struct lu_loop *ll, const struct lu_wait *w)
 {
 	const struct scsi_cmd *c;
@@ -62,7 +69,7 @@ static bool wait_over(const struct lu_loop *ll, const struct lu_wait *w)
 		return list_empty(&ll->cmds) && !ll->users;
 	list_for_each(c, &ll->cmds, in_lu) {
 		if (!w->len) {
-			if (c->must_abort && c->seq < w->seq && c != w->except)
+			if (awaited(w, c))
 				return false;
 		} else if (c != w->except && c->state == SCSI_CMD_RUNNING && c->len &&
 			c->off < w->off + w->len && w->off < c->off + c->len) {

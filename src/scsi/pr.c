@@ -278,6 +278,8 @@ static void job_done(struct lu_job *j)
 
 	for (unsigned i = 0; i < ch->out.nevents; i++)
 		if (ch->out.events[i].abort) {
+			c->state = SCSI_CMD_ENDING;
+			lu_wait_check(c->ll); /* of others like it */
 			round_start(c->loop, aborted_leg, answer, ch);
 			return;
 		}
@@ -337,7 +339,8 @@ void pr_out(struct scsi_cmd *c)
 	r->new_key = be64(p + 8);
 	int n = r->action == 7 ? parse_move(p, len, r, &others) : parse_basic(p, len, r, &others);
 	bool extra = r->action != 7 && !(p[20] & 8) && len != PR_LIST;
-	bool scope = c->cdb[2] >> 4; /* of the logical unit: 0, the only one */
+	bool typed = r->action == 1 || r->action == 2 || r->action == 4 || r->action == 5;
+	bool scope = typed && c->cdb[2] >> 4; /* of the logical unit: 0, the only one; the others ignore it */
 	free(p);
 	r->other = others;
 	r->nother = n > 0 ? (unsigned)n : 0;
@@ -438,14 +441,15 @@ void pr_in(struct scsi_cmd *c)
 
 /* --- load, end --- */
 
-/* Control thread, before the unit is in use. -EINVAL: what was saved is damaged. */
+/* Control thread, before the unit is in use. An error: what was saved is damaged, or cannot be read; to go on without
+ * it would let in whom a reservation keeps out. */
 int pr_load(struct lu *lu, struct err *e)
 {
 	size_t room = 16 + (size_t)PR_REGS_MAX * 480;
 	uint8_t *p = malloc(room);
 	struct pr_state *s = NULL;
 	int n = p && lu->store->load ? lu->store->load(lu->store->ctx, lu->id, "pr", p, room) : -ENOENT;
-	int r = n < 0 ? 0 : pr_decode(p, (size_t)n, &s);
+	int r = !p ? -ENOMEM : n == -ENOENT ? 0 : n < 0 ? n : pr_decode(p, (size_t)n, &s);
 
 	free(p);
 	lu->pub.pr = s;

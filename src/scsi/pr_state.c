@@ -146,6 +146,8 @@ static void set_key(struct work *w)
 	add(w, &me, r->new_key);
 	for (unsigned i = 0; i < r->nother; i++) {
 		struct pr_who o = r->other[i];
+		if (find_who(w->s, &o) >= 0) /* the list names it twice, or the one that asks */
+			continue;
 		o.any_port |= r->all_ports;
 		add(w, &o, r->new_key);
 	}
@@ -164,10 +166,12 @@ static void do_register(struct work *w)
 		conflict(w);
 		return;
 	}
+	if (w->me < 0 && !r->new_key)
+		return; /* SPC-4 table 67: GOOD, and nothing happens, not even to APTPL */
 	w->s->generation++;
 	if (r->new_key)
 		set_key(w);
-	else if (w->me >= 0)
+	else
 		unregister(w);
 	w->s->aptpl = r->aptpl;
 }

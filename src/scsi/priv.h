@@ -243,8 +243,8 @@ void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c));
 /* Something that held commands is over: those that nothing holds any more go on. */
 void lu_resume(struct lu_loop *ll);
 void lu_wait_check(struct lu_loop *ll);
-/* Ends leg when the commands have ended: RUNNING ones in off, len but `except`; or, with len 0, those marked
- * must_abort that came before now; all of them with everything. */
+/* Ends leg when the commands have ended: RUNNING ones in off, len but `except`; those marked must_abort that came before
+ * now, but ENDING ones if it waits for a command (`except`); all of them with everything. */
 void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint64_t len, struct scsi_cmd *except);
 void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg, struct scsi_cmd *except);
 void lu_wait_all(struct lu_loop *ll, struct round_leg *leg);

@@ -441,7 +441,7 @@ void scsi_abort(struct scsi_cmd *c)
 	if (c->must_abort)
 		return;
 	c->must_abort = true;
-	if (c->state == SCSI_CMD_RUNNING)
+	if (c->state == SCSI_CMD_RUNNING || c->state == SCSI_CMD_ENDING)
 		return;
 	c->state = SCSI_CMD_RUNNING; /* until its deferred end */
 	c->len = 0;

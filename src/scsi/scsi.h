@@ -54,9 +54,11 @@ struct lu_job {
 	uint64_t     ua_except;           /* id of the nexus that does not get it */
 };
 
-/* HELD: a frozen range or task ordering keeps it from running; FREEZING: it waits for a freeze of its own. */
+/* HELD: a frozen range or task ordering keeps it from running; FREEZING: it waits for a freeze of its own; ENDING: its
+ * work is done, and it waits for commands that it aborted. */
 enum scsi_cmd_state {
-	SCSI_CMD_IDLE, SCSI_CMD_WAIT_DATA, SCSI_CMD_HELD, SCSI_CMD_FREEZING, SCSI_CMD_RUNNING, SCSI_CMD_DONE,
+	SCSI_CMD_IDLE, SCSI_CMD_WAIT_DATA, SCSI_CMD_HELD, SCSI_CMD_FREEZING, SCSI_CMD_RUNNING, SCSI_CMD_ENDING,
+	SCSI_CMD_DONE,
 };
 
 struct scsi_cmd {

@@ -118,6 +118,8 @@ static uint8_t model_step(struct model *m, int me, uint8_t action, uint8_t type,
 	if (action == 0 || action == 6) {
 		if (action == 0 && key != m->key[me])
 			return CONFLICT;
+		if (!m->key[me] && !sark)
+			return 0;
 		m->key[me] = sark;
 		settle(m);
 		m->generation++;

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ * PERSISTENT RESERVE OUT over two loops: commands that preempt and abort each other, a nexus that goes in the middle
+ * of a change, and what survives a power loss. */
+#include "scsi_bed.h"
+#include "scsi/pr.h"
+
+static struct scsi_nexus *n, *n2;
+static struct lu *lu;
+enum { SIZE = 1 << 20, EX_ACCESS = 3 };
+
+static int setup(void **state)
+{
+	bed_start(BED_LOOPS);
+	lu = bed_lu(NULL, bed_valve(SIZE, 0, 0));
+	bed_map(&(struct scsi_lun){ 0, lu }, 1);
+	n = bed_nexus(0, 1);
+	n2 = bed_nexus(1, 2);
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	valve_open();
+	bed_nexus_close(n);
+	bed_nexus_close(n2);
+	bed_map(NULL, 0);
+	bed_close(lu);
+	assert_int_equal(page_used_bytes() / PAGE_BYTES, 0);
+	bed_stop();
+	return 0;
+}
+
+static void start_out(struct answer *a, struct scsi_nexus *by, uint8_t action, uint8_t type, uint64_t key,
+	uint64_t new_key, uint8_t flags)
+{
+	uint8_t p[24] = { [20] = flags };
+
+	put_be64(p, key);
+	put_be64(p + 8, new_key);
+	bed_start_cmd(bed_cmd(a, by, 0, CDB(0x5f, action, type, 0, 0, 0, 0, 0, 24), 0, 24), p);
+}
+
+static void finish(struct answer *a)
+{
+	bed_until(&a->done);
+	bed_free(a);
+	free(a->data);
+	a->data = NULL;
+}
+
+static uint8_t out(struct scsi_nexus *by, uint8_t action, uint8_t type, uint64_t key, uint64_t new_key, uint8_t flags)
+{
+	struct answer a;
+
+	start_out(&a, by, action, type, key, new_key, flags);
+	finish(&a);
+	bed_settle();
+	return a.status;
+}
+
+static void start_write(struct answer *a, struct scsi_nexus *by)
+{
+	static const uint8_t data[512];
+
+	bed_start_cmd(bed_cmd(a, by, 0, CDB(0x2a, 0, 0, 0, 0, 0, 0, 0, 1), 0, 512), data);
+}
+
+static uint8_t write_status(struct scsi_nexus *by)
+{
+	uint8_t data[512] = { 0 };
+
+	return bed_rw(by, 0, true, 0, 1, data, 512).status;
+}
+
+/* One turn of one loop: so that everything may fall between any two steps. */
+static void small_turn(unsigned i)
+{
+	loop_turn(i % 3 ? loop_group.loop[i % 3 - 1] : bed.control, 0);
+}
+
+/* Two nexuses preempt each other at once: one wins, the other is out, both commands end (SPC-4 5.12.11.2.6). */
+static void against_each_other(void **state)
+{
+	for (unsigned head = 0; head < 24; head++) {
+		struct answer a, b;
+		out(n, 6, 0, 0, 1, 0);
+		out(n2, 6, 0, 0, 2, 0);
+		bed_ready(n, 0);
+		bed_ready(n2, 0);
+		assert_int_equal(out(n, 1, EX_ACCESS, 1, 0, 0), SCSI_GOOD);
+		start_out(&a, n, 5, EX_ACCESS, 1, 2, 0);
+		for (unsigned i = 0; i < head; i++)
+			small_turn(i);
+		start_out(&b, n2, 5, EX_ACCESS, 2, 1, 0);
+		finish(&a);
+		finish(&b);
+		bed_settle();
+		bool first = !a.aborted && a.status == SCSI_GOOD, second = !b.aborted && b.status == SCSI_GOOD;
+		assert_true(first != second);
+		bed_ready(n, 0);
+		bed_ready(n2, 0);
+		assert_int_equal(write_status(first ? n : n2), SCSI_GOOD);
+		assert_int_equal(write_status(first ? n2 : n), SCSI_RESERVATION_CONFLICT);
+		assert_int_equal(out(first ? n : n2, 3, 0, first ? 1 : 2, 0, 0), SCSI_GOOD);
+	}
+}
+
+/* Two that wait for a write of the preempted, which hangs, and are reset meanwhile, do not wait for each other when
+ * it has ended: SAM-5 7.8, a reset comes to an end. */
+static void reset_while_waiting(void **state)
+{
+	struct scsi_nexus *second = bed_nexus(0, 2), *third = bed_nexus(0, 3), *fourth = bed_nexus(1, 4);
+	struct answer hung, a, b;
+	struct bed_tmf reset;
+
+	bed_ready(second, 0);
+	bed_ready(third, 0);
+	bed_ready(fourth, 0);
+	assert_int_equal(out(n, 0, 0, 0, 1, 0), SCSI_GOOD);
+	assert_int_equal(out(second, 0, 0, 0, 2, 0), SCSI_GOOD);
+	assert_int_equal(out(third, 0, 0, 0, 3, 0), SCSI_GOOD);
+	assert_int_equal(out(fourth, 0, 0, 0, 4, 0), SCSI_GOOD);
+	valve.hold = true;
+	start_write(&hung, third);
+	bed_settle();
+	assert_int_equal(valve.nheld, 1);
+	start_out(&a, n, 5, EX_ACCESS, 1, 3, 0);
+	start_out(&b, second, 5, EX_ACCESS, 2, 4, 0);
+	bed_settle();
+	assert_int_equal(a.done, 0); /* what it preempted could still touch the medium */
+	bed_tmf_start(&reset, n, 0, SCSI_LU_RESET, 0);
+	bed_settle();
+	assert_int_equal(reset.done, 0);
+	valve_open();
+	finish(&hung);
+	finish(&a);
+	finish(&b);
+	bed_until(&reset.done);
+	assert_true(hung.aborted && a.aborted && b.aborted);
+	bed_nexus_close(second);
+	bed_nexus_close(third);
+	bed_nexus_close(fourth);
+}
+
+static struct pr_state *saved(void)
+{
+	struct pr_state *s = NULL;
+	uint8_t buf[4096];
+	int len = bed_load(NULL, NULL, "pr", buf, sizeof(buf));
+
+	assert_true(len > 0);
+	assert_int_equal(pr_decode(buf, (size_t)len, &s), 0);
+	return s;
+}
+
+/* A nexus that goes at any step of its RESERVE: the command ends, and what every loop obeys is what is saved; SPC-4
+ * 5.12.5. */
+static void nexus_goes(void **state)
+{
+	for (unsigned steps = 0; steps < 40; steps++) {
+		struct scsi_nexus *goes = bed_nexus(steps & 1, 9);
+		struct answer a;
+		int gone = 0;
+		bed_ready(goes, 0);
+		assert_int_equal(out(goes, 0, 0, 0, 9, 1), SCSI_GOOD);
+		start_out(&a, goes, 1, EX_ACCESS, 9, 0, 0);
+		for (unsigned i = 0; i < steps && !a.done; i++)
+			small_turn(i);
+		scsi_nexus_close(goes, bed_count, &gone);
+		bed_until(&gone);
+		finish(&a);
+		bed_settle();
+		struct pr_state *s = saved();
+		assert_int_equal(s->n, 1);
+		assert_int_equal(write_status(n), s->type ? SCSI_RESERVATION_CONFLICT : SCSI_GOOD);
+		assert_int_equal(write_status(n2), s->type ? SCSI_RESERVATION_CONFLICT : SCSI_GOOD);
+		free(s);
+		assert_int_equal(out(n, 0, 0, 0, 1, 1), SCSI_GOOD);
+		assert_int_equal(out(n, 3, 0, 1, 0, 0), SCSI_GOOD);
+	}
+}
+
+static void reopen(void)
+{
+	bed_nexus_close(n);
+	bed_nexus_close(n2);
+	bed_map(NULL, 0);
+	bed_close(lu);
+	lu = bed_lu(NULL, bed_valve(SIZE, 0, 0));
+	bed_map(&(struct scsi_lun){ 0, lu }, 1);
+	n = bed_nexus(0, 1);
+	n2 = bed_nexus(1, 2);
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+}
+
+/* With APTPL registrations and reservation outlive the unit, without it they do not (SPC-4 5.12.5); a nexus that is not
+ * registered cannot turn it off by unregistering (table 67: nothing but GOOD); what was damaged is not taken for
+ * nothing. */
+static void power_loss(void **state)
+{
+	struct lu_conf conf = { .wce = true };
+	struct err e = { 0 };
+	struct lu *bad;
+
+	assert_int_equal(out(n, 0, 0, 0, 1, 1), SCSI_GOOD);
+	assert_int_equal(out(n, 1, EX_ACCESS, 1, 0, 0), SCSI_GOOD);
+	uint32_t generation = be32(RUN(n, 0, 0x5e, 0, 0, 0, 0, 0, 0, 0, 64).data);
+	assert_int_equal(out(n2, 0, 0, 0, 0, 0), SCSI_GOOD);
+	assert_int_equal(out(n2, 6, 0, 0, 0, 0), SCSI_GOOD);
+	assert_int_equal(be32(RUN(n, 0, 0x5e, 0, 0, 0, 0, 0, 0, 0, 64).data), generation);
+	reopen();
+	assert_int_equal(write_status(n), SCSI_GOOD);
+	assert_int_equal(write_status(n2), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(be64(RUN(n2, 0, 0x5e, 0, 0, 0, 0, 0, 0, 0, 64).data + 8), 1);
+	assert_int_equal(RUN(n2, 0, 0x5e, 1, 0, 0, 0, 0, 0, 0, 64).data[21], EX_ACCESS);
+	assert_int_equal(lu_open(&bad, &lu_disk, "disk", &conf, NULL, &bed.store, &e), 0);
+	bed_close(bad);
+	bed.saved_len[0] = -EBADMSG;
+	assert_int_equal(lu_open(&bad, &lu_disk, "disk", &conf, NULL, &bed.store, &e), -EBADMSG);
+	assert_int_equal(out(n, 0, 0, 1, 1, 0), SCSI_GOOD);
+	reopen();
+	assert_int_equal(write_status(n2), SCSI_GOOD);
+}
+
+/* A list of initiator ports may name one twice, or the one that asks: each is registered once (5.12.7). The scope counts
+ * only where there is a reservation (table 190). */
+static void lists(void **state)
+{
+	uint8_t p[28 + 3 * PR_TRANSPORT_ID_MAX] = { [20] = 8 };
+	struct pr_who who = { .port = 1 }, self = { .port = 1 };
+	struct answer a;
+
+	memcpy(who.initiator, n2->initiator, sizeof(who.initiator));
+	memcpy(who.isid, n2->isid, 6);
+	memcpy(self.initiator, n->initiator, sizeof(self.initiator));
+	memcpy(self.isid, n->isid, 6);
+	put_be64(p + 8, 7);
+	uint8_t *at = p + 28;
+	at += pr_transport_id(&who, at);
+	at += pr_transport_id(&self, at);
+	at += pr_transport_id(&who, at);
+	uint32_t len = (uint32_t)(at - p);
+	put_be32(p + 24, len - 28);
+	bed_start_cmd(bed_cmd(&a, n, 0, CDB(0x5f, 0, 0x10, 0, 0, 0, 0, 0, (uint8_t)len), 0, len), p);
+	finish(&a);
+	assert_int_equal(a.status, SCSI_GOOD);
+	assert_int_equal(RUN(n, 0, 0x5e, 0, 0, 0, 0, 0, 0, 0, 64).data[7], 16);
+	assert_int_equal(out(n, 1, 0x10 | EX_ACCESS, 7, 0, 0), SCSI_CHECK_CONDITION);
+	assert_int_equal(out(n2, 0, 0, 7, 0, 0), SCSI_GOOD);
+	assert_int_equal(out(n, 3, 0x10, 7, 0, 0), SCSI_GOOD);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { T(against_each_other), T(reset_while_waiting), T(nexus_goes), T(power_loss),
+		T(lists) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
