@@ -15,7 +15,7 @@ from ffp.peer import (ASYNC, BS, DATA_IN, F, NOP_IN, NOP_OUT, NOTAG, R2T, REJECT
                       must, sense, srv)
 
 REGION = 256      # blocks that one initiator owns
-STUCK_S = 10
+STUCK_S = 20
 ABORT_TASK, ABORT_TASK_SET, LU_RESET = 1, 2, 5
 
 

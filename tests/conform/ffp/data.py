@@ -163,7 +163,7 @@ def solicited(a, lba, data, max_r2t, max_burst, step=None):
     queue, sn, off, tags, most = [], 0, 0, set(), 0
     first = None
     while True:
-        p = a.poll(0.05 if queue else 5)
+        p = a.poll(0.05 if queue else 15)
         if p is None:
             must(queue, "no R2T and no response")
             first = first or len(queue)
@@ -238,7 +238,7 @@ def r2t_interleaved():
     pending, rs = set(data), []
     rng = random.Random(5)
     while pending:
-        p = a.poll(0.05 if rs else 5)
+        p = a.poll(0.05 if rs else 15)
         if p is None:
             mine = rng.choice(rs)
             mine = next(r for r in rs if r.itt == mine.itt)  # in order within a task

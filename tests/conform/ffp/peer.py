@@ -45,7 +45,7 @@ class Adversary(Session):
     def __init__(self, target=None, discovery=False, cmdsn=1, isid=None, **keys):
         self.stat = None
         self.window = None
-        super().__init__(srv.host, srv.port, None if discovery else target or srv.target, keys=keys, timeout=8, isid=isid, login=False)
+        super().__init__(srv.host, srv.port, None if discovery else target or srv.target, keys=keys, timeout=20, isid=isid, login=False)
         self.cmdsn = cmdsn
         self.login()
         self.stat = self.expstatsn
@@ -136,7 +136,7 @@ class Adversary(Session):
             must(p.itt == itt, f"tag {p.itt:#x} instead of {itt:#x}")
         return p
 
-    def gone(self, seconds=5):
+    def gone(self, seconds=15):
         """True when the target closes the connection in that time; PDUs before that are kept in self.last."""
         self.last = []
         end = time.monotonic() + seconds
@@ -224,7 +224,7 @@ def refusal(a, what, senses=((0x0b, 0x0c, 0x0c), (0x0b, 0x0c, 0x0d), (0x0b, 0x47
     rejected = None
     try:
         while True:
-            p = a.poll(3)
+            p = a.poll(15)
             if p is None:
                 must(rejected, f"{what}: no reaction")
                 return f"reject {rejected:#04x}"

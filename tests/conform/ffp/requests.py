@@ -310,7 +310,7 @@ def itt_reserved_or_in_use():
     note = []
     a.cmd(bytes(6), itt=NOTAG)
     try:
-        p = a.poll(1)
+        p = a.poll(5)
         must(p is not None, "no reaction")
         must(p.op == REJECT or p.op == SCSI_RSP and p.bhs[3], f"opcode {p.op:#x}")
         note.append(f"reserved: {p.op:#x}")
@@ -322,7 +322,7 @@ def itt_reserved_or_in_use():
     r = a.want(R2T, itt)
     a.cmd(bytes(6), itt=itt, immediate=True)
     try:
-        p = a.poll(1)
+        p = a.poll(5)
         must(p is not None and p.op == REJECT and p.bhs[2] in (4, 7, 9), f"tag in use: {p and hex(p.op)}")
         note.append(f"in use: reject {p.bhs[2]:#x}")
         a.serve(r, b"\x22" * BS)
@@ -350,12 +350,13 @@ def command_flags():
         a = fresh()
         itt = a.cmd(cdb, edtl, flags)
         try:
-            p = a.poll(3)
+            p = a.poll(15)
             must(p is not None, f"{name}: no reaction")
             if p.op == DATA_IN:
                 while not (p.op == SCSI_RSP or p.op == DATA_IN and p.bhs[1] & 1):
                     p = a.next()
             must(p.op in (SCSI_RSP, REJECT, R2T, DATA_IN), f"{name}: opcode {p.op:#x}")
+            must(p.op != R2T or flags & W, f"{name}: R2T for a command without the W flag")
             notes.append(f"{name}: {p.op:#x}" + (f"/{p.bhs[3]:x}" if p.op == SCSI_RSP else ""))
             a.alive()
         except Closed:

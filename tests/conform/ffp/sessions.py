@@ -190,7 +190,7 @@ def discovery_only():
         a = fresh(discovery=True)
         a.raw(a.bhs(op, flags, w20=w20))
         try:
-            p = a.poll(1)
+            p = a.poll(2)
             must(p is None or p.op == REJECT or op == NOP_OUT and p.op == NOP_IN or p.op == TMF_RSP and p.bhs[2],
                  f"{name}: opcode {p.op if p else 0:#x}")
             notes.append(f"{name}: {hex(p.op) if p else 'ignored'}")
