@@ -75,6 +75,15 @@ static bool unit_allows(const struct scsi_nexus *n, const struct itl *itl, bool 
 	return !(p->alert & LU_PERSISTENT) || pr_permits(itl, writes ? SCSI_PR_WRITE : SCSI_PR_READ);
 }
 
+/* The same at any later moment: the nexus may have lost the unit, or somebody else have reserved it. */
+static bool still_allows(const struct scsi_nexus *n, const struct lu_loop *ll, bool writes)
+{
+	for (unsigned i = 0; i < n->nlun; i++)
+		if (n->itl[i].ll == ll)
+			return unit_allows(n, &n->itl[i], writes);
+	return false;
+}
+
 /* --- parameter list --- */
 
 static uint32_t parse_cscds(const struct scsi_nexus *n, const uint8_t *p, unsigned count, struct itl **unit)
@@ -220,7 +229,7 @@ static void finish(struct copy *k, uint32_t sense)
 	struct scsi_cmd *c = k->c;
 
 	if (k->result)
-		k->result->status = sense ? 2 : 1;
+		k->result->status = sense || c->must_abort ? 2 : 1;
 	for (unsigned i = 0; i < k->nheld; i++) {
 		k->held[i]->users--;
 		if (!list_empty(&k->held[i]->waits))
@@ -239,15 +248,22 @@ static void put_pages(struct copy *k)
 	k->niov = 0;
 }
 
-static void step_over(struct copy *k, int status)
+static void step_failed(struct copy *k, uint32_t sense)
 {
 	put_pages(k);
 	lu_thaw(k->freeze);
-	k->freeze = NULL;
+	finish(k, sense);
+}
+
+static void step_over(struct copy *k, int status)
+{
 	if (status < 0) {
-		finish(k, SENSE_COPY_ABORTED);
+		step_failed(k, SENSE_COPY_ABORTED);
 		return;
 	}
+	put_pages(k);
+	lu_thaw(k->freeze);
+	k->freeze = NULL;
 	k->done += k->step;
 	if (k->result)
 		k->result->bytes += k->step;
@@ -267,7 +283,7 @@ static void step_read(struct blk_io *io, void *ctx)
 
 	if (io->req.flags & BLK_LEND)
 		k->niov = io->req.niov;
-	if (io->status < 0 || k->c->must_abort || !to->blk) {
+	if (io->status < 0 || k->c->must_abort) {
 		step_over(k, io->status < 0 ? io->status : -ECANCELED);
 		return;
 	}
@@ -277,6 +293,8 @@ static void step_read(struct blk_io *io, void *ctx)
 	blk_submit(to->blk, io, step_written, k);
 }
 
+/* Asked once the range is frozen: whoever takes the destination away later, by a reservation say, sees the step as done
+ * before, because it cannot look at the range until then. */
 static void step_granted(struct lu_freeze *fz)
 {
 	struct scsi_cmd *c = lu_freeze_own(fz);
@@ -284,8 +302,8 @@ static void step_granted(struct lu_freeze *fz)
 	struct segment *s = &k->seg[k->at];
 	struct blk *from = s->src->pub.blk;
 
-	if (c->must_abort || !from) {
-		step_over(k, -ECANCELED);
+	if (c->must_abort || !still_allows(c->nexus, s->src, false) || !still_allows(c->nexus, s->dst, true)) {
+		step_failed(k, SENSE_NOT_REACHABLE);
 		return;
 	}
 	bool lend = from->caps & BLK_CAN_LEND;
