@@ -21,6 +21,13 @@ static void job_arrives(struct task *t)
 		j->run(j);
 }
 
+static void job_turn(struct task *t)
+{
+	struct lu_job *j = container_of(t, struct lu_job, task);
+
+	j->run(j);
+}
+
 void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
 	void (*done)(struct lu_job *j))
 {
@@ -37,13 +44,16 @@ void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run
 void lu_job_end(struct lu_job *j)
 {
 	struct lu *lu = j->lu;
+	struct loop *home = lu->home;
 
 	list_del(&j->node);
 	struct lu_job *next = list_empty(&lu->jobs) ? NULL : list_first(&lu->jobs, struct lu_job, node);
 	j->task.run = job_back;
-	scsi_send(lu->home, j->from, &j->task); /* what held the unit may let it go now: lu is not touched any more */
-	if (next)
-		next->run(next);
+	scsi_send(home, j->from, &j->task); /* what held the unit may let it go now: lu is not touched any more */
+	if (!next)
+		return;
+	next->task.run = job_turn; /* from the queue: jobs that fail at once do not pile up on the stack */
+	loop_defer(home, &next->task);
 }
 
 static void publish_leg(struct round_leg *leg, void *ctx)
