@@ -284,6 +284,19 @@ static void ping(struct iscsi_conn *c)
 	c->ping_ns = c->now_ns;
 }
 
+/* A peer that was asked for data, lives, and sends none keeps memory that others wait for. */
+static bool owes_data(const struct iscsi_conn *c)
+{
+	const struct iscsi_task *t;
+
+	if (c->now_ns < c->data_ns + DATA_WAIT_S * NS_PER_S)
+		return false;
+	list_for_each(t, &c->tasks, node)
+		if (t->r2t_n)
+			return true;
+	return false;
+}
+
 uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
 {
 	c->now_ns = now_ns;
@@ -294,9 +307,12 @@ uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
 	if (stalled || c->tx_moved) {
 		c->tx_moved = false;
 		c->heard_ns = now_ns;
+		c->data_ns = now_ns;
 		if (c->ping_ns)
 			c->ping_ns = now_ns;
 	}
+	if (c->state == CONN_FFP && owes_data(c))
+		conn_close(c, "no data came for an R2T");
 	if (c->state == CONN_CLOSED)
 		return UINT64_MAX;
 	if (c->state == CONN_LOGIN) {

@@ -67,6 +67,7 @@ static void send_r2t(struct iscsi_task *t)
 	put_be32(k->bhs + R2T_LEN, r->len);
 	t->r2t_off += r->len;
 	t->r2t_n++;
+	c->data_ns = c->now_ns;
 }
 
 /* --- memory --- */
@@ -434,6 +435,7 @@ void data_out_begin(struct iscsi_conn *c)
 	const uint8_t *h = c->bhs;
 	struct iscsi_task *t = session_find(c->session, be32(h + BHS_ITT));
 
+	c->data_ns = c->now_ns;
 	if (!t || !(t->flags & CMD_WRITE) || t->state > TASK_DATA)
 		return; /* of a task that was aborted or has failed: nobody wants it */
 	bool solicited = be32(h + BHS_TTT) != ISCSI_NO_TAG;

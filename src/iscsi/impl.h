@@ -33,6 +33,7 @@ enum {
 	ITT_BUCKETS = 64,
 	HELD_MAX = LIM_CMD_WINDOW,
 	NOP_IDLE_S = 15,          /* seconds without a byte before the peer is asked for a sign of life ... */
+	DATA_WAIT_S = 60,         /* seconds that an R2T may wait for the next byte: it holds memory of others */
 	NOP_WAIT_S = 15,          /* ... and how long it has to give one */
 	DISCOVERY_IDLE_S = 600,   /* the same in a discovery session, which is not asked (7.4.3) but ended */
 	TX_LIFE_BYTES = 4096,     /* that many taken by the socket at once are a sign of life: data that waited moves */
@@ -177,6 +178,7 @@ struct iscsi_conn {
 
 	/* time */
 	uint64_t              now_ns, born_ns, heard_ns, ping_ns;
+	uint64_t              data_ns;    /* an R2T was sent or data came */
 	uint32_t              ping_ttt;
 	bool                  tx_moved;   /* since the last tick, see TX_LIFE_BYTES */
 

@@ -135,10 +135,40 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* Proves that a peer which answers pings but sends no data for an R2T is given up, and one that sends some is not. */
+static void test_owed_data(void **state)
+{
+	uint8_t cmd[48], out[48] = { ISCSI_DATA_OUT }, nop[48] = { ISCSI_NOP_OUT | OP_IMMEDIATE, FLAG_FINAL };
+	uint8_t write[16] = { 0x2a, [8] = 2 };
+	static uint8_t data[512];
+	const uint8_t *h;
+
+	open_session();
+	duplex_cmd(&d, cmd, FLAG_FINAL | CMD_WRITE, 1024, write);
+	duplex_send(&d, cmd, NULL, 0);
+	h = duplex_next(&d, NULL, NULL);
+	assert_non_null(h);
+	assert_int_equal(h[0], ISCSI_R2T);
+	memcpy(out + BHS_ITT, h + BHS_ITT, 4);
+	memcpy(out + BHS_TTT, h + BHS_TTT, 4);
+	put_be32(nop + BHS_ITT, ISCSI_NO_TAG);
+	tick(DATA_WAIT_S - 1, false);
+	duplex_send(&d, out, data, 512); /* half of it */
+	for (unsigned s = 0; s < DATA_WAIT_S; s += 10) {
+		duplex_send(&d, nop, NULL, 0);
+		tick(DATA_WAIT_S - 1 + s, false);
+		assert_false(d.closed);
+	}
+	duplex_send(&d, nop, NULL, 0);
+	tick(2 * DATA_WAIT_S, false);
+	assert_true(d.closed);
+	duplex_close(&d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_silent_peer),
+		cmocka_unit_test(test_owed_data), cmocka_unit_test(test_silent_peer),
 		cmocka_unit_test(test_answer_and_stall),
 		cmocka_unit_test(test_slow_taker),
 		cmocka_unit_test(test_login_time),
