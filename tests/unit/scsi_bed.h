@@ -50,7 +50,8 @@ static inline int bed_load(void *ctx, const uint8_t id[16], const char *what, vo
 	for (int i = 0; i < bed.nsaved; i++) {
 		if (strcmp(bed.saved_name[i], what))
 			continue;
-		memcpy(buf, bed.saved[i], MIN(len, (size_t)bed.saved_len[i]));
+		if (bed.saved_len[i] > 0) /* else an error to be told */
+			memcpy(buf, bed.saved[i], MIN(len, (size_t)bed.saved_len[i]));
 		return bed.saved_len[i];
 	}
 	return -ENOENT;
