@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "net/impl.h"
 
+#define TICK_NS 1000000000ull /* idle connections are looked at together, so that a thousand wake the loop once a second */
 enum { SNDBUF_RTT_US = 2000 }; /* paths longer than this keep the kernel's own send buffer sizing */
 
 static void random_bytes(void *p, size_t n)
@@ -220,6 +221,8 @@ static void tick(struct timer *t)
 		stream_kill(c, "target removed");
 		return;
 	}
+	if (next != UINT64_MAX)
+		next = (next / TICK_NS + 1) * TICK_NS;
 	if (c->end_ns)
 		next = MIN(next, c->end_ns);
 	if (next != UINT64_MAX)
