@@ -15,7 +15,7 @@
 #include "base/schema.h"
 #include "lunette/remote.h"
 
-enum { SLOTS = 8, SLOT_BYTES = 1 << 20, HOLE = 64 << 10 };
+enum { SLOTS = 8, SLOT_BYTES = 1 << 20, HOLE = 64 << 10, SYNC_BYTES = 256 << 20 };
 
 struct end {
 	const char    *name;
@@ -42,6 +42,7 @@ struct copy {
 	struct slot slot[SLOTS];
 	unsigned    first, used; /* ring: the oldest, how many */
 	uint64_t    next, done, from, total;
+	uint64_t    safe;        /* flushed up to here: where a copy that broke may go on */
 	bool        eof, show;
 	uint64_t    start_ns, shown_ns;
 };
@@ -79,7 +80,7 @@ static int open_file(struct end *n, bool write, struct err *e)
 	n->fd = n->pipe ? (write ? 1 : 0) : open(n->name, write ? O_WRONLY | O_CREAT | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0666);
 	if (n->fd < 0 || fstat(n->fd, &st))
 		return err_set(e, -errno, "cannot open '%s': %s", n->name, strerror(errno));
-	if (n->pipe || S_ISFIFO(st.st_mode)) {
+	if (n->pipe || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))) { /* /dev/zero, say: nothing has a place there */
 		n->pipe = true;
 		return 0;
 	}
@@ -138,6 +139,8 @@ static int read_file(struct copy *k, struct slot *s, struct err *e)
 			break;
 		got += n > 0 ? (uint32_t)n : 0;
 	}
+	if (got < s->len && k->src.bytes != UINT64_MAX)
+		return err_set(e, -EIO, "'%s' became shorter while it was read", k->src.name);
 	k->eof |= got < s->len;
 	s->len = got;
 	s->state = FULL;
@@ -249,12 +252,24 @@ static void progress(struct copy *k, bool last)
 	fprintf(stderr, last ? "          \n" : "     ");
 }
 
-/* One step of the ring; 0 = goes on, 1 = all is done. */
+/* What was written so far lasts from now on. */
+static int flush(struct copy *k, struct err *e)
+{
+	struct iscsi_ini_cmd c = { .lun = remote_lun(k->dst.url.lun), .cdb = { 0x91 } };
+	int r = k->dst.r ? remote_run(k->dst.r, &c, e) : 0;
+
+	if (!k->dst.r && !k->dst.pipe && fsync(k->dst.fd))
+		r = err_set(e, -errno, "'%s' did not reach the disk: %s", k->dst.name, strerror(errno));
+	k->safe = r ? k->safe : k->done;
+	return r;
+}
+
+/* One step of the ring; 0 = goes on, 1 = all is done. It runs empty now and then, to be flushed. */
 static int step(struct copy *k, struct err *e)
 {
 	int r = 0;
 
-	while (!r && !k->eof && k->used < SLOTS)
+	while (!r && !k->eof && k->used < SLOTS && k->next - k->safe < SYNC_BYTES)
 		r = fill(k, e);
 	for (unsigned i = 0; !r && i < k->used; i++) {
 		struct slot *s = &k->slot[(k->first + i) % SLOTS];
@@ -270,6 +285,8 @@ static int step(struct copy *k, struct err *e)
 	}
 	if (r || (!k->used && k->eof))
 		return r ? r : 1;
+	if (!k->used && k->next - k->safe >= SYNC_BYTES)
+		return flush(k, e);
 	if (!k->used || k->slot[k->first].state == FREE)
 		return 0;
 	return k->slot[k->first].state == READING ? await(&k->src, FULL, e) : await(&k->dst, FREE, e);
@@ -277,18 +294,12 @@ static int step(struct copy *k, struct err *e)
 
 static int finish(struct copy *k, struct err *e)
 {
-	if (k->dst.r) {
-		struct iscsi_ini_cmd c = { .lun = remote_lun(k->dst.url.lun), .cdb = { 0x91 } };
-		return remote_run(k->dst.r, &c, e);
-	}
-	if (k->dst.pipe)
-		return 0;
 	struct stat st;
-	if (!fstat(k->dst.fd, &st) && S_ISREG(st.st_mode) && ftruncate(k->dst.fd, (off_t)k->done))
+
+	if (!k->dst.r && !k->dst.pipe && !fstat(k->dst.fd, &st) && S_ISREG(st.st_mode) &&
+	    ftruncate(k->dst.fd, (off_t)k->done))
 		return err_set(e, -errno, "cannot set the size of '%s': %s", k->dst.name, strerror(errno));
-	if (fsync(k->dst.fd))
-		return err_set(e, -errno, "'%s' did not reach the disk: %s", k->dst.name, strerror(errno));
-	return 0;
+	return flush(k, e);
 }
 
 static int check(struct copy *k, struct err *e)
@@ -316,7 +327,7 @@ static int run(struct copy *k, const char *src, const char *dst, struct err *e)
 		k->slot[i].buf = malloc(SLOT_BYTES + 65536);
 		r = k->slot[i].buf ? 0 : err_set(e, -ENOMEM, "out of memory");
 	}
-	k->next = k->done = k->from;
+	k->next = k->done = k->safe = k->from;
 	k->total = k->src.bytes;
 	k->eof = k->total == k->from;
 	k->start_ns = now_ns();
@@ -346,8 +357,8 @@ int cmd_cp(struct cli *c, int argc, char **argv)
 		free(k.slot[i].buf);
 	if (r < 0) {
 		fprintf(stderr, "lunette: %s\n", err_str(&e, buf, sizeof(buf)));
-		if (k.done > k.from && !k.src.pipe && !k.dst.pipe)
-			fprintf(stderr, "lunette: to go on: lunette cp --from %llu %s %s\n", (unsigned long long)k.done, argv[1],
+		if (k.safe > k.from && !k.src.pipe && !k.dst.pipe)
+			fprintf(stderr, "lunette: to go on: lunette cp --from %llu %s %s\n", (unsigned long long)k.safe, argv[1],
 				argv[2]);
 		return r == -EINVAL ? CLI_USAGE : r == -EACCES ? CLI_DENIED : r == -ENOENT ? CLI_NOT_FOUND : CLI_FAILED;
 	}

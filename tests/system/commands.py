@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """The client commands of lunette(1) against a server: discover, ls, inquiry, cp. What arrives is compared byte for byte."""
-import hashlib, json, os, subprocess, sys, tempfile
+import hashlib, json, os, re, subprocess, sys, tempfile, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
@@ -64,6 +64,28 @@ def goes_on(s, d):
     assert got[:3 * MIB] == before[:3 * MIB] and got[3 * MIB:8 * MIB] == data[3 * MIB:]
 
 
+def broken(s, d):
+    """A copy that breaks goes on from where the destination was flushed, not from where it was written; a device without
+    an end is read until the destination is full, not taken for empty."""
+    lunette("cp", s.url(0), "/dev/null")
+    r = lunette("cp", "/dev/zero", s.url(0), ok=False)
+    assert r.returncode == 1 and b"holds only" in r.stderr, r.stderr
+    with open(f"{d}/long", "wb") as f:
+        f.truncate(900 * MIB)
+    with h.Server("--file", f"{d}/far,size=900M") as far:
+        exe = os.path.join(os.path.dirname(far.binary), "../lunette/lunette")
+        p = subprocess.Popen([exe, "cp", f"{d}/long", far.url(0)], stderr=subprocess.PIPE)
+        stop = time.monotonic() + 60
+        while os.stat(f"{d}/far").st_blocks * 512 < 300 * MIB and p.poll() is None and time.monotonic() < stop:
+            time.sleep(0.005)
+        p.terminate() if time.monotonic() > stop else far.kill()
+        text = p.communicate(timeout=60)[1].decode()
+        if p.returncode == 0:
+            raise h.Skip("the copy was over before it could be cut")
+        assert re.search(r"--from (268435456|536870912|805306368) ", text), text
+        far.start()
+
+
 def refusals(s, d):
     for args, status, text in ((("cp", f"{d}/none", f"{d}/x"), 3, b"cannot open"), (("cp", "a"), 2, b"usage"),
                                (("inquiry", "http://x/y"), 2, b"is no URL"), (("inquiry", s.url(7)), 3, b"no LUN 7"),
@@ -111,6 +133,7 @@ def main():
         rep.case("discover-ls-inquiry", listing, s)
         rep.case("cp", copies, s, d)
         rep.case("cp-from", goes_on, s, d)
+        rep.case("cp-broken", broken, s, d)
         rep.case("refusals", refusals, s, d)
         rep.case("redirect", redirect, s, d)
         rep.case("chap", chap, d)
