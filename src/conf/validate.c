@@ -293,6 +293,17 @@ static const char *identity_of(const struct conf_volume *v)
 	return v->identity ? v->identity : v->name;
 }
 
+/* Two disks that tell one identity would be two paths to one disk for an initiator, which writes to either. */
+static int check_unlike(const struct conf_volume *v, const struct conf_volume *other, const char *at, struct err *e)
+{
+	if (strcmp(identity_of(v), identity_of(other)) == 0)
+		return err_at(e, -EINVAL, at, "has the same identity as volume '%.64s'", other->name);
+	if (v->lu.serial && other->lu.serial && strcmp(v->lu.serial, other->lu.serial) == 0)
+		return err_at(e, -EINVAL, at, "has the same serial as volume '%.64s', whose disk it would be taken for",
+			other->name);
+	return 0;
+}
+
 static int check_volumes(const struct conf *c, struct err *e)
 {
 	struct conf_volume *v = c->volumes.items;
@@ -303,8 +314,8 @@ static int check_volumes(const struct conf *c, struct err *e)
 		if (!v[i].name[0] || strlen(v[i].name) > 128)
 			return err_at(e, -EINVAL, at, "a volume's name has 1 to 128 bytes");
 		for (unsigned k = 0; k < i; k++)
-			if (strcmp(identity_of(&v[i]), identity_of(&v[k])) == 0)
-				return err_at(e, -EINVAL, at, "has the same identity as volume '%.64s'", v[k].name);
+			if (check_unlike(&v[i], &v[k], at, e) < 0)
+				return -EINVAL;
 		if (lu_conf_check(&v[i].lu, e) < 0) {
 			err_prefix(e, at);
 			return -EINVAL;

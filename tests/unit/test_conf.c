@@ -154,6 +154,7 @@ static const struct { const char *text, *path, *says; } mistakes[] = {
 	{ "volumes: {d: {type: file}}", "volumes/d/path", "is required" },
 	{ "volumes: {'': {type: ram, size: 1G}}", "volumes/", "1 to 128" },
 	{ "volumes: {a: {type: ram, size: 1M}, b: {type: ram, size: 1M, identity: a}}", "volumes/b", "same identity" },
+	{ "volumes: {a: {type: ram, size: 1M, serial: X}, b: {type: ram, size: 1M, serial: X}}", "volumes/b", "same serial" },
 	{ "discovery: {users: [nobody]}", "discovery/users/0", "no user 'nobody'" },
 	{ USERS "discovery: {mutual: a}", "discovery/mutual", "needs one-way" },
 	{ "targets: {disk: {}}", "targets/disk", "no iSCSI name" },
