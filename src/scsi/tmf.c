@@ -115,26 +115,35 @@ static void run_reset(struct lu_job *j)
 	lu_publish(j);
 }
 
+/* The unit is not reset; only what this nexus held is gone, as when it is lost (SAM-5 6.3.4). */
+static void run_loss(struct lu_job *j)
+{
+	struct scsi_tmf *t = container_of(j, struct scsi_tmf, job);
+
+	if (j->lu->pub.reserved_by == t->nexus_id)
+		j->lu->pub.reserved_by = 0;
+	lu_prevent(j->lu, t->nexus_id, false);
+	lu_publish(j);
+}
+
 static void target_reset_next(struct scsi_tmf *t);
 
 static void reset_done(struct lu_job *j)
 {
 	struct scsi_tmf *t = container_of(j, struct scsi_tmf, job);
 
-	if (t->kind == SCSI_TARGET_RESET)
-		target_reset_next(t);
-	else
+	if (t->kind == SCSI_LU_RESET)
 		tmf_end(t, SCSI_TMF_COMPLETE);
+	else
+		target_reset_next(t);
 }
 
 static void reset_aborted(void *ctx)
 {
 	struct scsi_tmf *t = ctx;
 
-	if (t->kind == SCSI_I_T_NEXUS_RESET)
-		target_reset_next(t); /* the unit itself is not reset */
-	else
-		lu_job_start(&t->job, t->ll->lu, t->nexus->loop, run_reset, reset_done);
+	lu_job_start(&t->job, t->ll->lu, t->nexus->loop, t->kind == SCSI_I_T_NEXUS_RESET ? run_loss : run_reset,
+		reset_done);
 }
 
 static void reset_lu(struct scsi_tmf *t)
@@ -170,9 +179,11 @@ static void nexus_reset(struct scsi_tmf *t)
 {
 	struct scsi_nexus *n = t->nexus;
 
-	for (unsigned i = 0; i < n->nlun; i++)
+	for (unsigned i = 0; i < n->nlun; i++) {
+		n->itl[i].prevents = false;
 		if (n->itl[i].ll)
 			ua_add(&n->itl[i], UA_NEXUS_LOSS);
+	}
 	mark_here(t);
 	target_reset_next(t);
 }

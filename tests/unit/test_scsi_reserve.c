@@ -253,12 +253,22 @@ static void lists(void **state)
 	assert_int_equal(out(n, 3, 0x10, 7, 0, 0), SCSI_GOOD);
 }
 
+/* I_T NEXUS RESET gives up what RESERVE holds, as losing the nexus does; SAM-5 7.6, SPC-2 5.5.1. */
+static void nexus_reset(void **state)
+{
+	assert_good(RUN(n, 0, 0x16));
+	assert_int_equal(write_status(n2), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(bed_tmf(n, 0, SCSI_I_T_NEXUS_RESET, 0), SCSI_TMF_COMPLETE);
+	assert_int_equal(write_status(n2), SCSI_GOOD);
+	assert_sense(RUN(n, 0, 0x00), 6, 0x29, 0x07);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(against_each_other), T(reset_while_waiting), T(nexus_goes), T(power_loss),
-		T(lists) };
+		T(lists), T(nexus_reset) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
