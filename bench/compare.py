@@ -82,6 +82,7 @@ class Bench:
         self.a = a
         self.dir = tempfile.mkdtemp(prefix='lunette-bench-', dir=a.dir)
         self.shm = None
+        self.left = []  # files that tgt leaves behind when it is killed
         self.server_core, self.gen_core = a.cores.split(',')
         self.file = os.path.join(self.dir, 'file')
         self.prefix = ['chrt', '-f', '5'] if a.realtime else []
@@ -91,8 +92,9 @@ class Bench:
     def cleanup(self):
         stop_all()
         shutil.rmtree(self.dir, ignore_errors=True)
-        if self.shm and os.path.exists(self.shm):
-            os.unlink(self.shm)
+        for path in [self.shm, *self.left]:
+            if path and os.path.exists(path):
+                os.unlink(path)
 
     def log(self, name):
         return open(os.path.join(self.dir, name + '.log'), 'wb')
@@ -149,6 +151,7 @@ class Bench:
     def start_tgt(self, media):
         port, c = free_port(), str(500 + os.getpid() % 400)
         self.shm = f'/dev/shm/lunette-bench-{os.getpid()}'
+        self.left = [f'/var/run/tgtd/socket.{c}', f'/var/run/tgtd/socket.{c}.lock']
         with open(self.shm, 'wb') as f:
             f.truncate(self.a.size)
         p = start(self.pinned('tgtd', '-f', '-C', c, '--iscsi', f'portal=127.0.0.1:{port}'), self.log('tgt'))
