@@ -249,7 +249,7 @@ static int store_load(void *ctx, const uint8_t id[ID_BYTES], const char *what, v
 	if (r == 0)
 		r = file_get(s->lu, name, buf, len);
 	if (r == -EBADMSG)
-		log_error("state damaged file=%s/lu/%s using=defaults", s->dir, name);
+		log_error("state damaged file=%s/lu/%s", s->dir, name); /* what then is the unit's to say */
 	return r;
 }
 
