@@ -40,6 +40,14 @@ int lu_prevent(struct lu *lu, uint64_t id, bool prevent)
 	return 0;
 }
 
+void lu_give_up(struct lu_job *j, uint64_t id)
+{
+	if (j->lu->pub.reserved_by == id)
+		j->lu->pub.reserved_by = 0;
+	lu_prevent(j->lu, id, false);
+	lu_publish(j);
+}
+
 /* --- opening --- */
 
 static const char *const no_choices[] = { NULL };

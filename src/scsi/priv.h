@@ -251,6 +251,8 @@ void lu_wait_all(struct lu_loop *ll, struct round_leg *leg);
 
 /* home: nexus `id` prevents the removal of the medium, or does not. 0 or -ENOMEM. */
 int  lu_prevent(struct lu *lu, uint64_t id, bool prevent);
+/* home: ends what nexus `id` holds of the unit (RESERVE, PREVENT), publishes, ends j. */
+void lu_give_up(struct lu_job *j, uint64_t id);
 
 /* --- freeze.c --- */
 /* Holds new commands that overlap on every loop; granted() runs on `from` when the old ones have ended. own: the

@@ -86,12 +86,45 @@ static bool map_same(const struct lun_map *a, const struct lun_map *b)
 	return true;
 }
 
+/* A unit that a nexus no longer sees, but others may. */
+struct leaving { struct lu_job job; struct lu_loop *ll; uint64_t nexus_id; };
+
+static void left(struct lu_job *j)
+{
+	struct leaving *l = container_of(j, struct leaving, job);
+
+	l->ll->users--;
+	lu_wait_check(l->ll);
+	free(l);
+}
+
+static void run_leave(struct lu_job *j)
+{
+	lu_give_up(j, container_of(j, struct leaving, job)->nexus_id);
+}
+
+static void leave(const struct scsi_nexus *n, const struct itl *itl)
+{
+	struct lu_loop *ll = itl->ll;
+	struct leaving *l = ll->pub.reserved_by == n->id || itl->prevents ? calloc(1, sizeof(*l)) : NULL;
+
+	if (!l)
+		return; /* out of memory: a reset of the unit frees it too */
+	l->ll = ll;
+	l->nexus_id = n->id;
+	ll->users++;
+	lu_job_start(&l->job, ll->lu, n->loop, run_leave, left);
+}
+
 static void nexus_remap(struct scsi_nexus *n, const struct lun_map *map)
 {
 	bool same = map_same(n->map, map);
 	struct itl *itl = itl_new(n, map, UA_POWER_ON);
 
 	CHECK(itl); /* some bytes per LUN, on a change by the administrator */
+	for (unsigned i = 0; i < n->nlun; i++)
+		if (n->itl[i].ll && (i >= map->n || itl[i].ll != n->itl[i].ll))
+			leave(n, &n->itl[i]);
 	free(n->itl);
 	n->itl = itl;
 	n->nlun = map->n;
@@ -205,13 +238,7 @@ static void released(struct lu_job *j)
 
 static void run_release(struct lu_job *j)
 {
-	struct scsi_nexus *n = container_of(j, struct scsi_nexus, job);
-	struct lu_pub *p = &j->lu->pub;
-
-	if (p->reserved_by == n->id)
-		p->reserved_by = 0;
-	lu_prevent(j->lu, n->id, false);
-	lu_publish(j);
+	lu_give_up(j, container_of(j, struct scsi_nexus, job)->id);
 }
 
 /* Gives up, one unit after the other, what the nexus held. */

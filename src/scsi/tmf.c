@@ -118,12 +118,7 @@ static void run_reset(struct lu_job *j)
 /* The unit is not reset; only what this nexus held is gone, as when it is lost (SAM-5 6.3.4). */
 static void run_loss(struct lu_job *j)
 {
-	struct scsi_tmf *t = container_of(j, struct scsi_tmf, job);
-
-	if (j->lu->pub.reserved_by == t->nexus_id)
-		j->lu->pub.reserved_by = 0;
-	lu_prevent(j->lu, t->nexus_id, false);
-	lu_publish(j);
+	lu_give_up(j, container_of(j, struct scsi_tmf, job)->nexus_id);
 }
 
 static void target_reset_next(struct scsi_tmf *t);

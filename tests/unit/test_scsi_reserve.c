@@ -263,12 +263,36 @@ static void nexus_reset(void **state)
 	assert_sense(RUN(n, 0, 0x00), 6, 0x29, 0x07);
 }
 
+/* A unit that leaves the map of the nexus that reserved it is free for those who see it still. */
+static void unit_leaves(void **state)
+{
+	struct scsi_target *other = scsi_target_new("iqn.2026-01.test:other");
+	struct scsi_lun lun = { 0, lu };
+	int done = 0;
+
+	scsi_target_set_luns(other, &lun, 1, bed_count, &done);
+	bed_until(&done);
+	struct scsi_nexus *far = scsi_nexus_new(other, loop_group.loop[1], "iqn.2026-01.test:far", (uint8_t[6]){ 0x80 }, 1);
+	assert_non_null(far);
+	bed_ready(far, 0);
+	assert_good(RUN(n, 0, 0x16));
+	assert_int_equal(write_status(far), SCSI_RESERVATION_CONFLICT);
+	bed_map(NULL, 0);
+	bed_settle();
+	assert_int_equal(write_status(far), SCSI_GOOD);
+	bed_nexus_close(far);
+	done = 0;
+	scsi_target_set_luns(other, NULL, 0, bed_count, &done);
+	bed_until(&done);
+	scsi_target_free(other);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(against_each_other), T(reset_while_waiting), T(nexus_goes), T(power_loss),
-		T(lists), T(nexus_reset) };
+		T(lists), T(nexus_reset), T(unit_leaves) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
