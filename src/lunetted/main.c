@@ -316,10 +316,10 @@ static void finish(struct daemon *d)
 	server_free(d->server);
 	net_fini();
 	cores_stop();
+	work_fini(); /* before the loops that its threads post to */
 	scsi_fini();
 	cores_fini();
 	loop_free(d->control);
-	work_fini();
 	store_close(d->store);
 	page_arena_fini();
 }
