@@ -38,8 +38,8 @@ void pr_note(struct itl *itl, const struct scsi_nexus *n)
 	itl->pr_holder = i >= 0 && s->type && (pr_all_registrants(s->type) || s->holder == i);
 }
 
-/* RESERVE and RELEASE where there are registrations (SPC-4 5.12.3, CRH = 1): no effect for those who are in, a
- * conflict for the others. Answered it? */
+/* RESERVE and RELEASE where there are registrations (SPC-4 5.12.3, CRH = 1): no effect for those whom a reservation lets
+ * in, else a conflict (SPC-2 5.5.1). Answered it? */
 bool pr_answers_reserve(struct scsi_cmd *c)
 {
 	const struct pr_state *s = c->ll->pub.pr;
@@ -47,7 +47,7 @@ bool pr_answers_reserve(struct scsi_cmd *c)
 
 	if (!s || !s->n)
 		return false;
-	scsi_reply(c, itl && itl->pr_registered ? SCSI_GOOD : SCSI_RESERVATION_CONFLICT);
+	scsi_reply(c, itl && s->type && pr_permits(itl, SCSI_PR_WRITE) ? SCSI_GOOD : SCSI_RESERVATION_CONFLICT);
 	return true;
 }
 

@@ -263,6 +263,26 @@ static void nexus_reset(void **state)
 	assert_sense(RUN(n, 0, 0x00), 6, 0x29, 0x07);
 }
 
+/* RESERVE beside registrations does nothing, with GOOD, for those whom a reservation lets in, and conflicts else (SPC-4
+ * 5.12.3, SPC-2 5.5.1); what only reports the unit's commands conflicts with exclusive access as reads do (table 65). */
+static void beside(void **state)
+{
+	assert_int_equal(out(n, 0, 0, 0, 1, 0), SCSI_GOOD);
+	assert_int_equal(out(n2, 0, 0, 0, 2, 0), SCSI_GOOD);
+	assert_int_equal(RUN(n, 0, 0x16).status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(out(n, 1, EX_ACCESS, 1, 0, 0), SCSI_GOOD);
+	assert_good(RUN(n, 0, 0x16));
+	assert_good(RUN(n, 0, 0x17));
+	assert_int_equal(RUN(n2, 0, 0x16).status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(RUN(n2, 0, 0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 0, 64).status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(RUN(n2, 0, 0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 64).status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(out(n, 2, EX_ACCESS, 1, 0, 0), SCSI_GOOD);
+	assert_int_equal(out(n, 1, PR_WRITE_EX_RO, 1, 0, 0), SCSI_GOOD);
+	assert_good(RUN(n2, 0, 0x56));
+	assert_good(RUN(n2, 0, 0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 64));
+	assert_int_equal(write_status(n), SCSI_GOOD);
+}
+
 /* A unit that leaves the map of the nexus that reserved it is free for those who see it still. */
 static void unit_leaves(void **state)
 {
@@ -292,7 +312,7 @@ static void unit_leaves(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(against_each_other), T(reset_while_waiting), T(nexus_goes), T(power_loss),
-		T(lists), T(nexus_reset), T(unit_leaves) };
+		T(lists), T(nexus_reset), T(unit_leaves), T(beside) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
