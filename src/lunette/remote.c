@@ -78,9 +78,11 @@ static void keep_targets(struct remote *r, const char *text, uint32_t len)
 	free(r->targets);
 	r->targets = malloc(len + 1u);
 	r->ntargets = r->targets ? len : 0;
-	if (r->targets)
-		memcpy(r->targets, text, len);
 	r->have_targets = true;
+	if (!r->targets)
+		return;
+	memcpy(r->targets, text, len);
+	r->targets[len] = 0; /* whatever the server sent, lines end inside */
 }
 
 static void take_events(struct remote *r)

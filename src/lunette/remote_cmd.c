@@ -52,10 +52,11 @@ static int discover(const struct url *u, json_t **ret, struct err *e)
 	code = remote_targets(r, &text, &len, e);
 	json_t *all = json_array(), *portals = NULL;
 	for (uint32_t at = 0; !code && at < len; at += (uint32_t)strnlen(text + at, len - at) + 1) {
-		const char *line = text + at; /* ends with a zero: iscsi_ini checked the text */
+		const char *line = text + at; /* remote.c ends the text with a zero */
 		if (!strncmp(line, "TargetName=", 11)) {
-			portals = json_array();
-			json_array_append_new(all, json_pack("{s:s, s:o}", "target", line + 11, "portals", portals));
+			json_t *t = json_pack("{s:s, s:[]}", "target", line + 11, "portals");
+			portals = t ? json_object_get(t, "portals") : NULL; /* NULL: a name that is no text */
+			json_array_append_new(all, t);
 		} else if (!strncmp(line, "TargetAddress=", 14) && portals) {
 			json_array_append_new(portals, json_string(line + 14));
 		}
@@ -153,10 +154,12 @@ static int list_luns(const struct url *u, json_t *into, struct err *e)
 
 static int list_target(const struct url *u, json_t *all, struct err *e)
 {
-	json_t *luns = json_array();
+	json_t *t = json_pack("{s:s, s:[]}", "target", u->target, "luns");
 
-	json_array_append_new(all, json_pack("{s:s, s:o}", "target", u->target, "luns", luns));
-	return list_luns(u, luns, e);
+	if (!t)
+		return err_set(e, -EINVAL, "the target's name is no text");
+	json_array_append_new(all, t);
+	return list_luns(u, json_object_get(t, "luns"), e);
 }
 
 static int list(const struct url *u, json_t *all, struct err *e)

@@ -127,6 +127,37 @@ def redirect(s, d):
                                capture_output=True, timeout=20)
 
 
+def hostile():
+    """A server whose answer is no UTF-8 and does not end in a zero: what is text is told, nothing is read behind it."""
+    l = socket.create_server(("127.0.0.1", 0))
+    l.settimeout(20)
+    exe = os.path.join(os.path.dirname(os.environ.get("LUNETTED") or os.path.join(
+        h.flavour_dir("release"), "src/lunetted/lunetted")), "../lunette/lunette")
+    p = subprocess.Popen([exe, "--json", "discover", f"127.0.0.1:{l.getsockname()[1]}"], stdout=subprocess.PIPE)
+    c, _ = l.accept()
+    c.settimeout(20)
+
+    def request():
+        b = c.recv(48, socket.MSG_WAITALL)
+        n = int.from_bytes(b[5:8], "big") if len(b) == 48 else 0
+        c.recv(n + -n % 4, socket.MSG_WAITALL) if n else None
+        return b
+
+    def answer(b, op, flags, stat_sn, data, isid=bytes(8)):
+        c.sendall(bytes([op, flags, 0, 0, 0]) + len(data).to_bytes(3, "big") + isid + b[16:20] + b"\xff" * 4 +
+                  struct.pack(">I", stat_sn) + b[24:28] + struct.pack(">I", 100) + bytes(12) + data + bytes(-len(data) % 4))
+
+    b = request()
+    answer(b, 0x23, 0x83 | b[1] & 0x0c, 1, b"", b[8:14] + b"\0\1")
+    answer(request(), 0x24, 0x80, 2, b"TargetName=\xff\xfe\0TargetAddress=x\0TargetName=iqn.a\0TargetAddress=1.2.3.4,1\0"
+                                    b"TargetName=cut")
+    request()
+    c.close()
+    out = p.communicate(timeout=20)[0]
+    assert p.returncode == 0, p.returncode
+    assert [t["target"] for t in json.loads(out)] == ["iqn.a", "cut"], out
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="lunette-cmd-") as d, \
             h.Server("--ram", "32M", "--file", f"{d}/lun,size=32M,bs=4096") as s:
@@ -136,6 +167,7 @@ def main():
         rep.case("cp-broken", broken, s, d)
         rep.case("refusals", refusals, s, d)
         rep.case("redirect", redirect, s, d)
+        rep.case("hostile-server", hostile)
         rep.case("chap", chap, d)
     return rep.status()
 
