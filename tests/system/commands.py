@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """The client commands of lunette(1) against a server: discover, ls, inquiry, cp. What arrives is compared byte for byte."""
-import hashlib, json, os, re, subprocess, sys, tempfile, time
+import hashlib, json, os, re, socket, struct, subprocess, sys, tempfile, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
