@@ -25,8 +25,8 @@ enum { REQ_MAX = 24, TEXT_MAX = 8192, MEMORY_MAX = 2 * LIM_LOGIN_TEXT + (24 << 1
 struct request { uint8_t bhs[ISCSI_BHS]; uint32_t len; char text[TEXT_MAX + 1]; };
 struct result { enum iscsi_login_next next; uint16_t status; size_t len; char text[256 << 10]; };
 
-static const struct iscsi_chap_user user = { "u", "a secret of some length" };
-static const struct iscsi_chap_user us = { "t", "another secret of ours" };
+static const struct iscsi_chap_user user = { .name = "u", .secret = "a secret of some length" };
+static const struct iscsi_chap_user us = { .name = "t", .secret = "another secret of ours" };
 static struct iscsi_offer offer;
 static struct iscsi_login_policy policy;
 static bool refuse_admission;

@@ -188,7 +188,10 @@ static struct net_user net_user_of(const struct conf *c, const char *name)
 {
 	const struct conf_user *u = conf_user(c, name);
 
-	return (struct net_user){ u->name, u->secret };
+	struct net_user n = { .name = u->name, .secret = u->secret, .previous = u->previous };
+
+	conf_until(u, &n.until_s); /* was validated */
+	return n;
 }
 
 static struct net_user *net_users_of(const struct conf *c, const struct conf_list *names)

@@ -265,37 +265,37 @@ int conf_first_line(const char *path, char **ret, struct err *e)
 	return 0;
 }
 
-static int secret_resolve(struct conf_user *u, struct err *e)
+static int secret_resolve(char **secret, const char *user, const char *option, struct err *e)
 {
-	char *line;
+	char *line, at[ERR_PATH_MAX + 32], *s = *secret;
 
-	if (u->secret[0] != '@')
+	if (!s || s[0] != '@')
 		return 0;
-	if (u->secret[1] == '@') {
-		memmove(u->secret, u->secret + 1, strlen(u->secret));
+	if (s[1] == '@') {
+		memmove(s, s + 1, strlen(s));
 		return 0;
 	}
-	int r = conf_first_line(u->secret + 1, &line, e);
-	if (r < 0)
+	int r = conf_first_line(s + 1, &line, e);
+	if (r < 0) {
+		snprintf(at, sizeof(at), "users/%.140s/%s", user, option);
+		err_prefix(e, at);
 		return r;
-	explicit_bzero(u->secret, strlen(u->secret));
-	free(u->secret);
-	u->secret = line;
+	}
+	explicit_bzero(s, strlen(s));
+	free(s);
+	*secret = line;
 	return 0;
 }
 
 int conf_secrets(struct conf *c, struct err *e)
 {
 	struct conf_user *u = c->users.items;
-	char at[ERR_PATH_MAX];
+	int r = 0;
 
-	for (unsigned i = 0; i < c->users.n; i++) {
-		int r = secret_resolve(&u[i], e);
-		if (r < 0) {
-			snprintf(at, sizeof(at), "users/%.140s/secret", u[i].name);
-			err_prefix(e, at);
-			return r;
-		}
+	for (unsigned i = 0; i < c->users.n && r == 0; i++) {
+		r = secret_resolve(&u[i].secret, u[i].name, "secret", e);
+		if (r == 0)
+			r = secret_resolve(&u[i].previous, u[i].name, "previous-secret", e);
 	}
-	return 0;
+	return r;
 }

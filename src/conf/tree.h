@@ -64,7 +64,10 @@ struct conf_portal {
 	uint64_t group; /* portal group tag */
 };
 
-struct conf_user { char *name, *secret; }; /* secret: the value, or @FILE until conf_secrets() */
+struct conf_user {
+	char *name, *secret;          /* secret: the value, or @FILE until conf_secrets() */
+	char *previous, *until;       /* secret that is being replaced, likewise, and its end as text */
+};
 
 /* A node of a block stack as the file says it: a driver's or a filter's options. */
 struct conf_node {
@@ -135,6 +138,8 @@ int  conf_validate(struct conf *c, struct err *e);
 struct conf_volume *conf_volume(const struct conf *c, const char *name);
 struct conf_target *conf_target(const struct conf *c, const char *name);
 struct conf_user *conf_user(const struct conf *c, const char *name);
+/* previous-until in seconds since 1970 (UTC), 0 = not given; -EINVAL. */
+int conf_until(const struct conf_user *u, int64_t *ret_s);
 /* "127.0.0.1:3260", "[::1]", "localhost": reachable from this machine only. */
 bool conf_is_loopback(const char *listen);
 /* Mask of 1 << enum for the algorithms a target or discovery accepts. */

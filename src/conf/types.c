@@ -50,6 +50,11 @@ static const struct conf_type portal_type = {
 static const struct conf_field user_fields[] = {
 	{ .name = "secret", .kind = CONF_SECRET, .flags = CONF_REQUIRED, .at = offsetof(struct conf_user, secret),
 	  .help = "CHAP secret, best of 12 to 16 characters, or @FILE to read it from the first line of a file." },
+	FIELD(conf_user, previous, "previous-secret", CONF_SECRET, NULL, NULL, NULL,
+		"Secret that is being replaced, or @FILE: initiators that still use it get in, and the log says which."),
+	FIELD(conf_user, until, "previous-until", CONF_TEXT, NULL, NULL, NULL,
+		"End of the previous secret, such as 2027-01-31 or 2027-01-31T18:00:00Z (UTC); without it, it is taken as long as "
+		"it is set."),
 	{ 0 },
 };
 static const struct conf_type user_type = {

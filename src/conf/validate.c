@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "iscsi/chap.h"
 
@@ -121,7 +122,9 @@ static int check_users(const struct conf *c, const struct conf_list *users, cons
 			"mutual CHAP needs one-way CHAP too; name the users that may log in");
 	for (unsigned i = 0; i < users->n; i++) { /* RFC 7143 9.2.1: not the same secret both ways */
 		const char *name = ((char **)users->items)[i];
-		if (strcmp(conf_user(c, name)->secret, conf_user(c, mutual)->secret) == 0)
+		const struct conf_user *u = conf_user(c, name);
+		const char *own = conf_user(c, mutual)->secret;
+		if (strcmp(u->secret, own) == 0 || (u->previous && strcmp(u->previous, own) == 0))
 			return err_at(e, -EINVAL, "mutual",
 				"the secret of '%.64s' is also that of '%.64s'; each direction needs its own",
 				mutual, name);
@@ -324,19 +327,72 @@ static int check_volumes(const struct conf *c, struct err *e)
 	return 0;
 }
 
+int conf_until(const struct conf_user *u, int64_t *ret_s)
+{
+	struct tm tm = { 0 };
+	const char *end;
+
+	*ret_s = 0;
+	if (!u->until)
+		return 0;
+	end = strptime(u->until, "%Y-%m-%d", &tm);
+	if (end && *end)
+		end = strptime(end, "T%H:%M:%SZ", &tm);
+	struct tm back = tm;
+	*ret_s = timegm(&back);
+	return end && !*end && *ret_s > 0 && back.tm_mday == tm.tm_mday ? 0 : -EINVAL; /* a 31 February is none */
+}
+
+static int check_secret(const char *secret, struct err *e)
+{
+	if (!secret[0])
+		return err_set(e, -EINVAL, "is empty");
+	if (strlen(secret) > CHAP_SECRET_MAX)
+		return err_set(e, -EINVAL, "is longer than %d bytes", CHAP_SECRET_MAX);
+	return 0;
+}
+
+static int check_previous(const struct conf_user *u, struct err *e)
+{
+	int64_t until;
+
+	if (u->until && !u->previous)
+		return err_at(e, -EINVAL, "previous-until", "needs previous-secret: the secret that is being replaced");
+	if (conf_until(u, &until) < 0)
+		return err_at(e, -EINVAL, "previous-until", "'%.64s' is no time such as 2027-01-31 or 2027-01-31T18:00:00Z", u->until);
+	if (!u->previous)
+		return 0;
+	int r = check_secret(u->previous, e);
+	if (r == 0 && strcmp(u->previous, u->secret) == 0)
+		r = err_set(e, -EINVAL, "is the same as secret; set secret to the new one");
+	if (r < 0)
+		err_prefix(e, "previous-secret");
+	return r;
+}
+
+static int check_user(const struct conf_user *u, struct err *e)
+{
+	int r = check_secret(u->secret, e);
+
+	if (r == 0 && (!u->name[0] || strlen(u->name) > 255))
+		r = err_set(e, -EINVAL, "a user's name has 1 to 255 bytes");
+	if (r < 0)
+		err_prefix(e, "secret");
+	return r < 0 ? r : check_previous(u, e);
+}
+
 static int check_secrets(const struct conf *c, struct err *e)
 {
 	struct conf_user *u = c->users.items;
 	char at[ERR_PATH_MAX];
 
 	for (unsigned i = 0; i < c->users.n; i++) {
-		snprintf(at, sizeof(at), "users/%.140s/secret", u[i].name);
-		if (!u[i].secret[0])
-			return err_at(e, -EINVAL, at, "is empty");
-		if (strlen(u[i].secret) > CHAP_SECRET_MAX)
-			return err_at(e, -EINVAL, at, "is longer than %d bytes", CHAP_SECRET_MAX);
-		if (!u[i].name[0] || strlen(u[i].name) > 255)
-			return err_at(e, -EINVAL, at, "a user's name has 1 to 255 bytes");
+		int r = check_user(&u[i], e);
+		if (r < 0) {
+			snprintf(at, sizeof(at), "users/%.140s", u[i].name);
+			err_prefix(e, at);
+			return r;
+		}
 	}
 	return 0;
 }

@@ -96,6 +96,15 @@ static bool answered_with_our_secret(struct iscsi_auth *a, const struct iscsi_lo
 		chap_equal(ours, response, chap_digest_len(a->alg));
 }
 
+/* A secret is rotated without a moment in which initiators are locked out: the one before is taken until its time. */
+static bool answered_with_previous(const struct iscsi_auth *a, const struct iscsi_chap_user *u, const uint8_t *response)
+{
+	uint8_t want[CHAP_DIGEST_MAX];
+
+	return u && u->previous && !chap_response(a->alg, a->id, u->previous, a->challenge, a->challenge_len, want) &&
+		chap_equal(want, response, chap_digest_len(a->alg));
+}
+
 static uint16_t check_response(struct iscsi_auth *a, const struct iscsi_login_policy *p, const struct auth_keys *k)
 {
 	uint8_t got[CHAP_CHALLENGE_MAX] = { 0 }, want[CHAP_DIGEST_MAX];
@@ -112,13 +121,17 @@ static uint16_t check_response(struct iscsi_auth *a, const struct iscsi_login_po
 		return LOGIN_TARGET_ERROR;
 	}
 	bool equal = chap_equal(got, want, need) && len == (int)need;
+	bool previous = answered_with_previous(a, u, got) && len == (int)need;
 	if (!u)
 		return refuse(a, "user '%s' unknown", k->chap_n);
 	if (answered_with_our_secret(a, p, got))
 		return refuse(a, "user '%s' has the target's own (mutual) secret", u->name);
-	if (!equal)
+	if (!equal && previous && u->until_s && p->now_s >= u->until_s)
+		return refuse(a, "user '%s' has the previous secret, which is no longer valid", u->name);
+	if (!equal && !previous)
 		return refuse(a, len < 0 ? "CHAP_R of user '%s' is malformed" : "wrong secret for user '%s'", u->name);
 	a->user = u->name;
+	a->previous = !equal;
 	return LOGIN_OK;
 }
 

@@ -22,6 +22,7 @@ struct iscsi_auth {
 	uint8_t     challenge[CHAP_DIGEST_MAX];
 	size_t      challenge_len;
 	const char *user;      /* that passed; borrowed from the policy */
+	bool        previous;  /* with its previous secret */
 	char        why[400];
 };
 

@@ -516,6 +516,11 @@ const char *iscsi_login_user(const struct iscsi_login *l)
 	return l->auth.user;
 }
 
+bool iscsi_login_previous(const struct iscsi_login *l)
+{
+	return l->auth.previous;
+}
+
 const char *iscsi_login_why(const struct iscsi_login *l)
 {
 	return l->why;

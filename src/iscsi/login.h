@@ -10,7 +10,11 @@
 #include "iscsi/pdu.h"
 
 /* One CHAP user that may log in here. Borrowed from configuration while a login runs. */
-struct iscsi_chap_user { const char *name, *secret; };
+struct iscsi_chap_user {
+	const char *name, *secret;
+	const char *previous;  /* a secret that is being replaced, or NULL */
+	int64_t     until_s;   /* seconds since 1970 (UTC) from which on it is refused; 0 = accepted as long as it is set */
+};
 
 /* What the host decides when the login has named initiator and target (asked once per leading login, before
  * authentication). All pointers stay valid until iscsi_login_free(). */
@@ -26,6 +30,7 @@ struct iscsi_login_policy {
 	const struct iscsi_chap_user *mutual; /* our own name and secret, or NULL */
 	bool require_mutual;
 	unsigned chap_algs;                  /* bit mask of 1 << alg (5 MD5, 6 SHA1, 7 SHA-256, 8 SHA3-256) */
+	int64_t now_s;                       /* wall clock of the host, for iscsi_chap_user.until_s */
 };
 
 enum iscsi_login_next {
@@ -59,6 +64,7 @@ uint16_t iscsi_login_cid(const struct iscsi_login *l);
 uint32_t iscsi_login_cmd_sn(const struct iscsi_login *l);     /* the session's first CmdSN to expect in FFP */
 uint32_t iscsi_login_stat_sn(const struct iscsi_login *l);    /* the next StatSN after the final response */
 const char *iscsi_login_user(const struct iscsi_login *l);    /* CHAP user that passed, or NULL */
+bool iscsi_login_previous(const struct iscsi_login *l);       /* it passed with its previous secret */
 const char *iscsi_login_why(const struct iscsi_login *l);     /* for the log: why it failed, words without secrets */
 
 /* --- text.c: key=value lists ----------------------------------------------------------------------------- */

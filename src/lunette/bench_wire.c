@@ -76,7 +76,7 @@ static int open_iscsi(struct bench_wire *w, uint32_t isid)
 	ic.max_cmds = c->depth + 1;
 	ic.random = random_bytes;
 	if (*c->url.user) {
-		w->chap = (struct iscsi_chap_user){ c->url.user, c->url.secret };
+		w->chap = (struct iscsi_chap_user){ .name = c->url.user, .secret = c->url.secret };
 		ic.chap = &w->chap;
 	}
 	w->ini = iscsi_ini_new(&ic);

@@ -185,7 +185,7 @@ static int open_once(struct remote **ret, const struct url *u, char moved[300], 
 	c.max_cmds = sizeof(r->ended) / sizeof(r->ended[0]);
 	c.random = random_bytes;
 	if (*u->user) {
-		r->chap = (struct iscsi_chap_user){ r->url.user, r->url.secret };
+		r->chap = (struct iscsi_chap_user){ .name = r->url.user, .secret = r->url.secret };
 		c.chap = &r->chap;
 	}
 	r->ini = iscsi_ini_new(&c);

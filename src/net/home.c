@@ -39,7 +39,7 @@ struct net_rules *rules_new(const struct net_user *users, unsigned n, const stru
 	size_t len = text_len(alias) + text_len(target) + text_len(redirect) + 1;
 
 	for (unsigned i = 0; i < n; i++)
-		len += text_len(users[i].name) + text_len(users[i].secret);
+		len += text_len(users[i].name) + text_len(users[i].secret) + text_len(users[i].previous);
 	if (mutual)
 		len += text_len(mutual->name) + text_len(mutual->secret);
 	if (r) {
@@ -54,6 +54,8 @@ struct net_rules *rules_new(const struct net_user *users, unsigned n, const stru
 	for (unsigned i = 0; i < n; i++) {
 		r->users[i].name = put_text(&at, users[i].name);
 		r->users[i].secret = put_text(&at, users[i].secret);
+		r->users[i].previous = put_text(&at, users[i].previous);
+		r->users[i].until_s = users[i].until_s;
 	}
 	if (mutual) {
 		r->mutual.name = put_text(&at, mutual->name);

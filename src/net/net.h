@@ -28,7 +28,11 @@ void net_portal_remove(struct net_portal *p); /* stops listening; sessions stay 
 const char *net_portal_name(const struct net_portal *p);
 
 /* --- targets --- */
-struct net_user { const char *name, *secret; };
+struct net_user {
+	const char *name, *secret;
+	const char *previous;           /* secret that is being replaced, or NULL ... */
+	int64_t     until_s;            /* ... taken until then, seconds since 1970 (UTC); 0 = as long as it is set */
+};
 struct net_target_conf {
 	const char *name;               /* iSCSI name, valid */
 	const char *alias;

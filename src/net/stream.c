@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <openssl/rand.h>
@@ -148,8 +149,9 @@ static void full_feature(struct net_conn *c)
 	loop_of(c)->logins_ok++;
 	if (user)
 		snprintf(c->user, sizeof(c->user), "%s", user);
-	log_info("login peer=%s initiator=%s target=%s user=%s tsih=%u loop=%u", c->peer_text, p->initiator,
+	log_info("login peer=%s initiator=%s target=%s user=%s%s tsih=%u loop=%u", c->peer_text, p->initiator,
 		p->discovery ? "(discovery)" : p->target, user ? user : "-",
+		iscsi_login_previous(iscsi_conn_login(c->engine)) ? " secret=previous" : "",
 		c->session ? c->session->tsih : 0, loop_index(c->loop));
 	iscsi_conn_login_done(c->engine);
 }
@@ -389,6 +391,7 @@ void stream_policy(struct net_conn *c)
 	struct iscsi_login_policy p = { .status = c->msg.status };
 	if (c->rules)
 		p = c->rules->policy;
+	p.now_s = time(NULL);
 	p.tpgt = c->tpgt; /* of the portal that was reached, not of the target */
 	iscsi_conn_policy(c->engine, &p);
 	stream_pump(c);

@@ -510,8 +510,8 @@ static void draw_bytes(void *p, size_t n)
 
 static void connected(struct op *op)
 {
-	static const struct iscsi_chap_user user = { SERVER_USER, SERVER_SECRET };
-	static const struct iscsi_chap_user mutual = { SERVER_NAME, SERVER_NAME_SECRET };
+	static const struct iscsi_chap_user user = { .name = SERVER_USER, .secret = SERVER_SECRET };
+	static const struct iscsi_chap_user mutual = { .name = SERVER_NAME, .secret = SERVER_NAME_SECRET };
 	struct client *c = container_of(op, struct client, connect);
 	struct iscsi_ini_conf ic;
 	if (op->res) {

@@ -132,8 +132,8 @@ static void open_portal(void)
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(SERVER_PORT),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct net_target_conf t = { .name = SERVER_TARGET, .device = s.device, .offer = s.conf.offer };
-	static const struct net_user user = { SERVER_USER, SERVER_SECRET };
-	static const struct net_user self = { SERVER_NAME, SERVER_NAME_SECRET };
+	static const struct net_user user = { .name = SERVER_USER, .secret = SERVER_SECRET };
+	static const struct net_user self = { .name = SERVER_NAME, .secret = SERVER_NAME_SECRET };
 	if (s.conf.chap) {
 		t.users = &user;
 		t.nusers = 1;

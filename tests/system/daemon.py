@@ -609,6 +609,32 @@ def options_reach_the_wire():
         need(after == [f"TargetAddress=127.0.0.1:{p1},1"], f"{A} is told at {after}")
 
 
+def rotated_secret():
+    """A CHAP secret is rotated by SIGHUP: the old one gets in until its end and the log names who still uses it; the
+    session that exists stays; without previous-secret the old one is refused."""
+    port = h.free_port()
+    old, new = ({"user": "alice", "secret": s} for s in ("the-old-long-secret", "the-new-long-secret"))
+    c = base(port, users={"alice": old["secret"]})
+    c["targets"][A]["users"] = ["alice"]
+    with tempfile.TemporaryDirectory() as t, Daemon("--config", write(t, c)) as d:
+        s = session(port, **old)
+        c["users"]["alice"] = {"secret": new["secret"], "previous-secret": old["secret"], "previous-until": "2099-12-31"}
+        write(t, c)
+        d.hup()
+        s.ready()
+        session(port, **new).logout()
+        need(" secret=previous" not in d.text(), "the new secret is taken for the old one")
+        session(port, **old).logout()
+        d.wait_log("user=alice secret=previous", seconds=5)
+        c["users"]["alice"]["previous-until"] = "2020-01-01"
+        write(t, c)
+        d.hup()
+        no_login(port, A, **old)
+        d.wait_log("previous secret, which is no longer valid", seconds=5)
+        session(port, **new).logout()
+        s.ready()
+
+
 def late_disk():
     """A disk of a file that cannot be opened: its LUN is not ready, the others are served; it comes alive."""
     port = h.free_port()
@@ -736,7 +762,7 @@ def protect():
 
 CASES = [ready_once, notify, howto, port_in_use, bad_address, missing_file, locked_file, bad_iqn, wrong_usage, information,
          drain, drain_hangs, drain_stuck, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_under_load, reload_hung, reload_luns, reload_invalid,
-         reload_users, reload_ram, reload_disk, options_reach_the_wire, late_disk, file_grows, asking, asking_hostile, protect]
+         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, late_disk, file_grows, asking, asking_hostile, protect]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--inside"]:

@@ -367,7 +367,7 @@ static void chap_pair(char *pair, int alg, uint8_t id, const char *secret, const
  * without a right one the login ends. */
 static void test_chap(void **state)
 {
-	struct iscsi_chap_user me = { "me", "my secret 1234" }, it = { "target", "its secret 123" };
+	struct iscsi_chap_user me = { .name = "me", .secret = "my secret 1234" }, it = { .name = "target", .secret = "its secret 123" };
 	struct iscsi_ini_conf c = conf();
 	uint8_t challenge[16], ours[16];
 	char pair[128], keys[256];

@@ -41,8 +41,9 @@ struct rig {
 	uint16_t admit_tsih;
 };
 
-static const struct iscsi_chap_user users[] = { { "alice", SECRET }, { "bob", "another secret" } };
-static const struct iscsi_chap_user target_user = { "storage", "the target's secret" };
+static const struct iscsi_chap_user users[] = { { .name = "alice", .secret = SECRET }, { .name = "bob", .secret = "another secret" },
+	{ "carol", "the new secret", "the old secret", 1000 }, { "dora", "her new secret", "her old secret", 0 } };
+static const struct iscsi_chap_user target_user = { .name = "storage", .secret = "the target's secret" };
 
 static struct rig *rig_new(void)
 {
@@ -73,7 +74,7 @@ static struct rig *rig_chap(bool mutual)
 	struct rig *r = rig_new();
 
 	r->policy.users = users;
-	r->policy.nusers = 2;
+	r->policy.nusers = sizeof(users) / sizeof(users[0]);
 	if (mutual)
 		r->policy.mutual = &target_user;
 	return r;
@@ -636,6 +637,35 @@ static void test_chap_wrong_answers(void **state)
 	}
 }
 
+/* Proves that a secret which is being replaced is taken until its time and not from it on, and that the log can tell. */
+static void test_chap_rotation(void **state)
+{
+	static const struct { const char *name, *secret; int64_t now; bool pass, previous; } rows[] = {
+		{ "carol", "the new secret", 999, true, false }, { "carol", "the new secret", 1000, true, false },
+		{ "carol", "the old secret", 999, true, true }, { "carol", "the old secret", 1000, false, false },
+		{ "carol", "her old secret", 999, false, false }, { "dora", "her old secret", 1 << 30, true, true },
+		{ "bob", "the old secret", 0, false, false },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct rig *r = rig_chap(false);
+		char answer[256];
+		r->policy.now_s = rows[i].now;
+		to_challenge(r, "7");
+		chap_answer(r, answer, sizeof(answer), rows[i].name, rows[i].secret);
+		enum iscsi_login_next next = send(r, T | SEC_OPER, answer);
+		if (rows[i].pass)
+			assert_int_equal(next, ISCSI_LOGIN_MORE);
+		else
+			expect_refused(r, next, LOGIN_AUTH_FAILED);
+		assert_int_equal(iscsi_login_previous(r->l), rows[i].previous);
+		if (i == 3)
+			assert_string_equal(iscsi_login_why(r->l),
+				"user 'carol' has the previous secret, which is no longer valid");
+		rig_free(r);
+	}
+}
+
 /* Proves that nothing from the peer can break a log line: neither in the reason nor in names that are kept. */
 static void test_log_lines_whole(void **state)
 {
@@ -809,6 +839,7 @@ int main(void)
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_chap),
 		cmocka_unit_test(test_chap_refused),
+		cmocka_unit_test(test_chap_rotation),
 		cmocka_unit_test(test_chap_wrong_answers),
 		cmocka_unit_test(test_log_lines_whole),
 		cmocka_unit_test(test_chap_longer_answer),
