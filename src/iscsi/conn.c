@@ -257,19 +257,7 @@ bool iscsi_tx_pending(const struct iscsi_conn *c)
 	return c->txb || !list_empty(&c->ctlq) || !list_empty(&c->dataq);
 }
 
-/* --- asynchronous messages and time --- */
-
-void iscsi_conn_ask_logout(struct iscsi_conn *c, uint16_t seconds)
-{
-	if (c->state != CONN_FFP)
-		return;
-	struct iscsi_ctl *k = tx_ctl(c, ISCSI_ASYNC, CTL_STAT_SN);
-	if (!k)
-		return;
-	put_be32(k->bhs + BHS_ITT, ISCSI_NO_TAG);
-	k->bhs[ASYNC_EVENT] = 1;
-	put_be16(k->bhs + ASYNC_P3, seconds);
-}
+/* --- time --- */
 
 static void ping(struct iscsi_conn *c)
 {

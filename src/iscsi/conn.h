@@ -74,8 +74,18 @@ const struct iscsi_login *iscsi_conn_login(const struct iscsi_conn *c); /* while
 void iscsi_conn_login_done(struct iscsi_conn *c); /* in full feature phase: frees what login needed */
 const struct iscsi_params *iscsi_conn_params(const struct iscsi_conn *c);
 struct iscsi_session *iscsi_conn_session(const struct iscsi_conn *c);   /* NULL before admission */
-/* Asynchronous message 1: please log out within seconds; the host closes what stays. */
+/* Asynchronous messages, 11.9.1; nothing is sent outside full feature phase. The host may call them at any time but
+ * inside the engine.
+ * 1: please log out within seconds; the host closes what stays. */
 void iscsi_conn_ask_logout(struct iscsi_conn *c, uint16_t seconds);
+/* 2: connection cid of the session will be dropped; 3: all of them will. Its tasks can be reassigned after time2wait
+ * seconds and for time2retain seconds more; 0: they are terminated. */
+void iscsi_conn_tell_drop(struct iscsi_conn *c, uint16_t cid, uint16_t time2wait, uint16_t time2retain);
+void iscsi_conn_tell_session_drop(struct iscsi_conn *c, uint16_t time2wait, uint16_t time2retain);
+/* 4: please send a text request within seconds: the target wants to negotiate. */
+void iscsi_conn_ask_text(struct iscsi_conn *c, uint16_t seconds);
+/* 0: a SCSI event of that logical unit. */
+void iscsi_conn_scsi_event(struct iscsi_conn *c, const uint8_t lun[8], const void *sense, uint16_t len);
 void iscsi_conn_deafen(struct iscsi_conn *c); /* reads no more: what runs ends and is answered */
 bool iscsi_conn_idle(const struct iscsi_conn *c); /* no task, nothing to send */
 

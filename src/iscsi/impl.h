@@ -2,8 +2,9 @@
  * Private to the target's engine: connection, session and task, and what its files call of each other.
  *
  *   conn.c    life of a connection, login, events, timeouts
+ *   async.c   asynchronous messages
  *   rx.c      bytes -> PDUs: framing, digests, where data lands
- *   request.c one handler per request opcode; CmdSN order
+ *   request.c one handler per request opcode; CmdSN order (request_tmf.c, request_text.c: two that are long)
  *   data.c    SCSI Command and Data-Out: immediate, unsolicited, solicited data, R2T
  *   tx.c      responses -> bytes: batches, Data-In, status, digests
  *   session.c CmdSN window, tasks by ITT, held requests
@@ -239,7 +240,21 @@ void rx_fini(struct iscsi_conn *c);
 void request_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len);
 void request_end(struct iscsi_conn *c, bool digest_ok);
 void request_run_held(struct iscsi_session *s);
+
+/* One request whose turn has come, as its handler sees it. */
+struct req {
+	struct iscsi_conn *c;
+	const uint8_t     *h;
+	uint8_t           *data; /* a handler that keeps it sets this to NULL */
+	uint32_t           len;
+};
+
+/* request_tmf.c */
+void tmf_request(struct req *r);
 void request_detach_tmfs(struct iscsi_conn *c);
+
+/* request_text.c */
+void text_request(struct req *r);
 
 /* data.c */
 void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len);
@@ -249,6 +264,9 @@ void data_out_end(struct iscsi_conn *c, bool digest_ok);
 void data_task_start(struct iscsi_task *t);       /* its turn in CmdSN order has come */
 void data_task_continue(struct iscsi_task *t);    /* what was held goes on */
 void data_feed_starved(struct iscsi_pool *p);     /* memory came back */
+
+/* async.c */
+void async_terminated(struct iscsi_conn *c, const uint8_t lun[8]); /* event 5: the session's TaskReporting is FastAbort */
 
 /* tx.c */
 /* Queued ahead of data, or (tx_ctl_last) behind every answer that waits. NULL: out of memory, connection closed. */
