@@ -241,6 +241,14 @@ static void target_rules(struct target *t)
 	free(tags);
 }
 
+static void limit_clients(const struct conf_server *c)
+{
+	struct net_limits l = { c->max_connections, c->max_per_client, c->login_delay_ns };
+
+	if (net_limit(&l) < 0)
+		log_error("limits of connections not set reason=\"out of memory\"");
+}
+
 static int discovery_rules(struct server *s, struct err *e)
 {
 	const struct conf_discovery *d = &s->conf.discovery;
@@ -550,6 +558,7 @@ static void publish(struct server *s, struct conf *old)
 	struct target *t, *tmp;
 	struct err e = { 0 };
 
+	limit_clients(&s->conf.server);
 	if (discovery_rules(s, &e) < 0)
 		log_error("discovery rules not set reason=\"%s\"", e.text);
 	if (s->started && !json_equal(json_object_get(x, "server"), json_object_get(y, "server")))

@@ -57,6 +57,8 @@ struct conf_server {
 	uint64_t cores; /* 0 = one per CPU that the process may use */
 	uint64_t loop;  /* enum conf_loop */
 	char *state, *socket;
+	uint64_t max_connections, max_per_client; /* 0 = by the limit of open files; half of that */
+	uint64_t login_delay_ns;
 };
 
 struct conf_portal {

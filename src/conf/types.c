@@ -26,6 +26,13 @@ static const struct conf_field server_fields[] = {
 		"Directory that keeps disk identities and saved mode pages. Read at start."),
 	FIELD(conf_server, socket, "socket", CONF_TEXT, NULL, NULL, NULL,
 		"Path of the control socket. Read at start."),
+	FIELD(conf_server, max_connections, "max-connections", CONF_UINT, NULL, NULL, "1000000",
+		"Connections of all clients; 0 means as many as the limit of open files leaves."),
+	FIELD(conf_server, max_per_client, "max-connections-per-client", CONF_UINT, NULL, NULL, "1000000",
+		"Connections logged in from one address (IPv6: one /64 network); 0 means half of max-connections."),
+	FIELD(conf_server, login_delay_ns, "login-delay", CONF_TIME, "4s", NULL, "4s",
+		"After several wrong secrets from one address, the answer to each further one is delayed by up to this time; 0s "
+		"means never."),
 	{ 0 },
 };
 static const struct conf_type server_type = {
@@ -53,8 +60,8 @@ static const struct conf_field user_fields[] = {
 	FIELD(conf_user, previous, "previous-secret", CONF_SECRET, NULL, NULL, NULL,
 		"Secret that is being replaced, or @FILE: initiators that still use it get in, and the log says which."),
 	FIELD(conf_user, until, "previous-until", CONF_TEXT, NULL, NULL, NULL,
-		"End of the previous secret, such as 2027-01-31 or 2027-01-31T18:00:00Z (UTC); without it, it is taken as long as "
-		"it is set."),
+		"End of the previous secret, such as 2027-01-31 or 2027-01-31T18:00:00Z (UTC); without it, it is taken as long "
+		"as it is set."),
 	{ 0 },
 };
 static const struct conf_type user_type = {

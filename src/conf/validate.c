@@ -359,7 +359,8 @@ static int check_previous(const struct conf_user *u, struct err *e)
 	if (u->until && !u->previous)
 		return err_at(e, -EINVAL, "previous-until", "needs previous-secret: the secret that is being replaced");
 	if (conf_until(u, &until) < 0)
-		return err_at(e, -EINVAL, "previous-until", "'%.64s' is no time such as 2027-01-31 or 2027-01-31T18:00:00Z", u->until);
+		return err_at(e, -EINVAL, "previous-until",
+			"'%.64s' is no time such as 2027-01-31 or 2027-01-31T18:00:00Z", u->until);
 	if (!u->previous)
 		return 0;
 	int r = check_secret(u->previous, e);

@@ -266,7 +266,7 @@ static enum iscsi_login_next begin(struct iscsi_login *l)
 	if (p->status && p->redirect)
 		return refuse(l, p->status, "the target has moved to %s", p->redirect);
 	if (p->status)
-		return refuse(l, p->status, "%s", status_words(p->status));
+		return refuse(l, p->status, "%s", p->why ? p->why : status_words(p->status));
 	l->keys.offer = p->offer;
 	return step(l, csg(l->now) == STAGE_SECURITY ? EV_TO_SECURITY : EV_TO_OPERATIONAL);
 }
@@ -514,6 +514,11 @@ uint32_t iscsi_login_stat_sn(const struct iscsi_login *l)
 const char *iscsi_login_user(const struct iscsi_login *l)
 {
 	return l->auth.user;
+}
+
+bool iscsi_login_bad_secret(const struct iscsi_login *l)
+{
+	return l->state == ST_FAILED && be16(l->rsp + LOGIN_CLASS) == LOGIN_AUTH_FAILED;
 }
 
 bool iscsi_login_previous(const struct iscsi_login *l)

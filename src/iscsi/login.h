@@ -20,6 +20,7 @@ struct iscsi_chap_user {
  * authentication). All pointers stay valid until iscsi_login_free(). */
 struct iscsi_login_policy {
 	uint16_t status;                     /* enum iscsi_login_status: 0, or refuse/redirect at once */
+	const char *why;                     /* of status, for the log; NULL = by what it means */
 	const char *redirect;                /* TargetAddress for LOGIN_MOVED_* */
 	const char *alias;                   /* TargetAlias or NULL */
 	const char *target;                  /* canonical name, NULL for discovery */
@@ -64,6 +65,7 @@ uint16_t iscsi_login_cid(const struct iscsi_login *l);
 uint32_t iscsi_login_cmd_sn(const struct iscsi_login *l);     /* the session's first CmdSN to expect in FFP */
 uint32_t iscsi_login_stat_sn(const struct iscsi_login *l);    /* the next StatSN after the final response */
 const char *iscsi_login_user(const struct iscsi_login *l);    /* CHAP user that passed, or NULL */
+bool iscsi_login_bad_secret(const struct iscsi_login *l);     /* it failed, because of who it is not */
 bool iscsi_login_previous(const struct iscsi_login *l);       /* it passed with its previous secret */
 const char *iscsi_login_why(const struct iscsi_login *l);     /* for the log: why it failed, words without secrets */
 

@@ -19,6 +19,7 @@ int net_init(struct loop *control, struct err *e)
 	list_init(&net.portals);
 	list_init(&net.targets);
 	list_init(&net.discovery);
+	guard_init();
 	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	net.budget = memory / BUDGET_SHARE / loop_group.n;
 	for (unsigned i = 0; i < loop_group.n; i++) {
@@ -36,6 +37,7 @@ void net_fini(void)
 	for (unsigned i = 0; i < loop_group.n; i++)
 		iscsi_pool_free(net.loops[i].pool);
 	targets_free();
+	guard_fini();
 	rules_put(net.discovery_rules);
 	net.discovery_rules = NULL;
 }
@@ -301,6 +303,7 @@ static void drain_step(struct timer *t)
 static void run_drain(struct task *t)
 {
 	net.stopping = true;
+	guard_stop();
 	portal_stop_all();
 	drain.timer.fire = drain_step;
 	round_start(net.home, ask_leg, nothing, NULL);

@@ -127,12 +127,17 @@ static void answer_policy(struct net_conn *c)
 
 	m->rules = NULL;
 	m->status = 0;
+	m->why = NULL;
+	m->delay_ns = guard_delay(c);
 	if (net.stopping) {
 		m->status = LOGIN_UNAVAILABLE;
 	} else if (t && t->gone) {
 		m->status = LOGIN_REMOVED;
 	} else if (!r || (t && !in_group(t, c->tpgt))) {
 		m->status = LOGIN_NOT_FOUND;
+	} else if (!guard_has_room(c)) {
+		m->status = LOGIN_NO_RESOURCES;
+		m->why = "this client's address has as many connections as it may have; raise max-connections-per-client";
 	} else {
 		r->refs++;
 		m->rules = r;
@@ -235,6 +240,7 @@ static void make_session(struct net_conn *c, struct list *l, struct net_target *
 	snprintf(s->initiator, sizeof(s->initiator), "%s", m->initiator);
 	list_init(&s->waiters);
 	list_add_tail(l, &s->node);
+	guard_admitted(c);
 	m->session = s;
 	m->device = t ? t->device : NULL;
 }
@@ -430,6 +436,7 @@ void home_ask(struct net_conn *c, enum msg_kind kind, const char *target)
 
 void home_conn_ended(struct net_conn *c)
 {
+	guard_leave(c);
 	rules_put(c->rules);
 	net.load[loop_index(c->loop)]--;
 	net.live--;
@@ -610,6 +617,31 @@ int net_discovery_auth(const struct net_user *users, unsigned n, const struct ne
 	}
 	m->rules = r;
 	m->task.run = run_discovery;
+	loop_post(net.home, &m->task);
+	return 0;
+}
+
+struct limit_msg {
+	struct task       task;
+	struct net_limits limits;
+};
+
+static void run_limit(struct task *t)
+{
+	struct limit_msg *m = container_of(t, struct limit_msg, task);
+
+	guard_limits(&m->limits);
+	free(m);
+}
+
+int net_limit(const struct net_limits *l)
+{
+	struct limit_msg *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return -ENOMEM;
+	m->limits = *l;
+	m->task.run = run_limit;
 	loop_post(net.home, &m->task);
 	return 0;
 }

@@ -7,6 +7,7 @@
  *   listen.c  portals, accept, which loop serves a new connection
  *   stream.c  socket <-> engine
  *   home.c    targets, policy, admission, reinstatement, SendTargets
+ *   guard.c   what one client may take from the others
  *   admin.c   control thread's calls: sessions, kick, drain, statistics
  */
 #ifndef LUNETTE_NET_IMPL_H
@@ -100,6 +101,8 @@ struct net_msg {
 	uint16_t            tsih;
 	/* answer */
 	uint16_t            status;
+	const char         *why;         /* of status, or NULL */
+	uint64_t            delay_ns;    /* for the answer to a wrong secret */
 	struct net_rules   *rules;       /* a reference, given back when login ends */
 	struct net_session *session;
 	struct scsi_target *device;
@@ -122,6 +125,12 @@ struct net_conn {
 	uint64_t           since_ns;
 	uint64_t           end_ns;     /* closed then, 0 = not: the target was removed */
 	union addr         local, peer;
+	struct net_client *client;     /* home: guard.c */
+	bool               joining;    /* home: counted as a login under way */
+	bool               hush;       /* its client has had its lines of the log */
+	bool               refused, bad_secret; /* the login was refused; because of the secret */
+	uint64_t           delay_ns;   /* for the answer to a wrong secret */
+	uint64_t           answer_ns;  /* nothing is sent until then */
 	char               local_text[ADDR_TEXT], peer_text[ADDR_TEXT];
 	char               user[256];
 	uint16_t           tpgt;
@@ -159,6 +168,17 @@ extern struct net net;
 void addr_text(const union addr *a, char out[ADDR_TEXT]);
 int  addr_parse(const char *s, uint16_t port, union addr *ret, struct err *e);
 void portal_stop_all(void);                       /* home */
+
+/* guard.c, on home. Counts a connection whose peer is known; false: refused, and logged. */
+bool guard_enter(struct net_conn *c, struct net_portal *p);
+void guard_leave(struct net_conn *c);
+uint64_t guard_delay(const struct net_conn *c);   /* how long a wrong secret waits for its answer */
+bool guard_has_room(const struct net_conn *c);    /* may it have one more connection in full feature phase? */
+void guard_admitted(struct net_conn *c);
+void guard_limits(const struct net_limits *l);
+void guard_init(void);
+void guard_stop(void); /* the server drains */
+void guard_fini(void);
 
 /* stream.c */
 void stream_start(struct net_conn *c);            /* on c->loop */

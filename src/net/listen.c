@@ -252,6 +252,15 @@ static void hand_out(struct net_portal *p, int fd)
 		close(fd);
 		return;
 	}
+	socklen_t len = sizeof(c->peer);
+	if (!loop_sim_fd(fd))
+		getpeername(fd, &c->peer.sa, &len);
+	if (!guard_enter(c, p)) {
+		if (!loop_sim_fd(fd))
+			close(fd);
+		free(c);
+		return;
+	}
 	unsigned k = choose_loop();
 	net.load[k]++;
 	net.live++;

@@ -57,6 +57,14 @@ int  net_target_remove(const char *name, void (*gone)(void *ctx), void *ctx);
 int  net_discovery_auth(const struct net_user *users, unsigned n, const struct net_user *mutual, unsigned chap_algs,
 	struct err *e);
 
+/* --- what clients may take --- */
+struct net_limits {
+	uint64_t connections;           /* in all; 0 = as the limit of open files allows */
+	uint64_t per_client;            /* logged in from one address; 0 = half of all */
+	uint64_t login_delay_ns;        /* most that the answer to a wrong secret is delayed */
+};
+int  net_limit(const struct net_limits *l);       /* -ENOMEM */
+
 /* --- sessions --- */
 struct net_session_info {
 	uint64_t id;                    /* for this process, never reused */

@@ -80,11 +80,26 @@ static void received(struct op *op)
 
 static void sent(struct op *op);
 
+/* Who guesses secrets is answered late. */
+static bool answer_waits(struct net_conn *c)
+{
+	if (!c->delay_ns)
+		return false;
+	const struct iscsi_login *l = iscsi_conn_login(c->engine);
+	if (!l || !iscsi_login_bad_secret(l))
+		return false;
+	if (!c->answer_ns) {
+		c->answer_ns = loop_now_ns(c->loop) + c->delay_ns;
+		loop_timer_set(c->loop, &c->timer, c->answer_ns);
+	}
+	return loop_now_ns(c->loop) < c->answer_ns;
+}
+
 static void send_more(struct net_conn *c)
 {
 	struct iovec *iov;
 
-	if (c->tx_busy || c->dead)
+	if (c->tx_busy || c->dead || answer_waits(c))
 		return;
 	int n = iscsi_tx(c->engine, &iov);
 	if (!n)
@@ -163,7 +178,10 @@ static void log_close(struct net_conn *c, const char *why)
 	if (!iscsi_conn_session(c->engine)) {
 		const struct iscsi_params *p = iscsi_login_params(l);
 		loop_of(c)->logins_refused++;
-		log_warn("login refused peer=%s initiator=%s target=%s reason=\"%s\"", c->peer_text, p->initiator,
+		c->refused = true;
+		c->bad_secret = iscsi_login_bad_secret(l);
+		if (!c->hush)
+			log_warn("login refused peer=%s initiator=%s target=%s reason=\"%s\"", c->peer_text, p->initiator,
 			p->discovery ? "(discovery)" : p->target, why ? why : "?");
 	} else if (why && !strstr(why, "closed by the peer")) {
 		const struct iscsi_params *p = iscsi_conn_params(c->engine);
@@ -227,6 +245,8 @@ static void tick(struct timer *t)
 		next = (next / TICK_NS + 1) * TICK_NS;
 	if (c->end_ns)
 		next = MIN(next, c->end_ns);
+	if (c->answer_ns > now)
+		next = MIN(next, c->answer_ns);
 	if (next != UINT64_MAX)
 		loop_timer_set(c->loop, &c->timer, next);
 	stream_pump(c);
@@ -243,7 +263,7 @@ void stream_pump(struct net_conn *c)
 	if (c->cold)
 		cold_reset(c);
 	receive(c);
-	if (!c->tx_busy && iscsi_tx_pending(c->engine))
+	if (!c->tx_busy && iscsi_tx_pending(c->engine) && !answer_waits(c))
 		wake(c);
 	if (c->draining && !c->msg.pending && iscsi_conn_idle(c->engine))
 		stream_kill(c, NULL);
@@ -285,8 +305,6 @@ static void tune_socket(struct net_conn *c)
 		setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 	len = sizeof(c->local);
 	getsockname(c->fd, &c->local.sa, &len);
-	len = sizeof(c->peer);
-	getpeername(c->fd, &c->peer.sa, &len);
 	addr_text(&c->local, c->local_text);
 	addr_text(&c->peer, c->peer_text);
 }
@@ -391,7 +409,9 @@ void stream_policy(struct net_conn *c)
 	struct iscsi_login_policy p = { .status = c->msg.status };
 	if (c->rules)
 		p = c->rules->policy;
+	p.why = c->msg.why;
 	p.now_s = time(NULL);
+	c->delay_ns = c->msg.delay_ns;
 	p.tpgt = c->tpgt; /* of the portal that was reached, not of the target */
 	iscsi_conn_policy(c->engine, &p);
 	stream_pump(c);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
 """How lunetted starts, says what is wrong, reloads and ends; and how lunette(1) asks it."""
-import ctypes, fcntl, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time
+import ctypes, fcntl, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
@@ -635,6 +635,73 @@ def rotated_secret():
         s.ready()
 
 
+def guessed_secrets():
+    """Who guesses secrets is answered later and later, and fills no log; a right secret from the same address does not
+    wait for it."""
+    port = h.free_port()
+    alice = {"user": "alice", "secret": "alices-long-secret"}
+    c = base(port, users={"alice": alice["secret"]})
+    c["targets"][A]["users"] = ["alice"]
+    done = []
+
+    def guess():
+        no_login(port, A, user="alice", secret="a-wrong-long-secret")
+        done.append("guess")
+    with tempfile.TemporaryDirectory() as t, Daemon("--config", write(t, c)) as d:
+        for _ in range(6):
+            guess()
+        waiting = [threading.Thread(target=guess) for _ in range(20)]
+        for w in waiting:
+            w.start()
+        session(port, **alice).logout()
+        done.append("right")
+        for w in waiting:
+            w.join()
+        need(done.count("guess") == 26, f"{done}")
+        need(done.index("right") < 12, f"a right secret waited for wrong ones: {done}")
+        lines = d.text().count("login refused")
+        need(lines <= 8 + 20, f"{lines} refusals are logged")
+        for _ in range(3):
+            guess()
+        need(d.text().count("login refused") == lines, "the log of one client's guesses has no end")
+        c["server"] = {"login-delay": "0s"}
+        write(t, c)
+        d.hup()
+        guess()
+
+
+def client_limits():
+    """One address gets no more connections than it may have, and is told so; another one is not touched; a limit over
+    all holds for both; the log names the option."""
+    port = h.free_port()
+    c = base(port)
+    c["portals"].append({"listen": f"[::1]:{port}"})
+    c["server"] = {"max-connections-per-client": 2}
+    with tempfile.TemporaryDirectory() as t, Daemon("--config", write(t, c)) as d:
+        held = [session(port), session(port)]
+        try:
+            session(port)
+            raise RuntimeError("a third connection of one client is accepted")
+        except iscsi.LoginRefused as e:
+            need(e.status == 0x302, f"status {e.status:04x}")
+        d.wait_log("max-connections-per-client", seconds=5)
+        other = iscsi.Session("::1", port, A)
+        held.pop().logout()
+        held.append(session(port))
+        c["server"] = {"max-connections": 3}
+        write(t, c)
+        d.hup()
+        try:
+            iscsi.Session("::1", port, A)
+            raise RuntimeError("a connection beyond max-connections is accepted")
+        except OSError:
+            pass
+        d.wait_log("raise max-connections or the limit of open files", seconds=5)
+        other.ready()
+        for s in held:
+            s.ready()
+
+
 def late_disk():
     """A disk of a file that cannot be opened: its LUN is not ready, the others are served; it comes alive."""
     port = h.free_port()
@@ -762,7 +829,7 @@ def protect():
 
 CASES = [ready_once, notify, howto, port_in_use, bad_address, missing_file, locked_file, bad_iqn, wrong_usage, information,
          drain, drain_hangs, drain_stuck, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_under_load, reload_hung, reload_luns, reload_invalid,
-         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, late_disk, file_grows, asking, asking_hostile, protect]
+         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, guessed_secrets, client_limits, late_disk, file_grows, asking, asking_hostile, protect]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--inside"]:
