@@ -15,6 +15,7 @@
 #include "base/check.h"
 
 _Static_assert(offsetof(struct blk_io, task) <= 64, "the first cache line holds what every layer reads");
+_Static_assert(sizeof(void *) == sizeof(uint64_t), "copy_req() copies from_off by map");
 _Static_assert(offsetof(struct blk_io, op) <= 128, "a request without a system operation needs two lines");
 
 /* Filters show what they filter until they say otherwise. */
@@ -25,7 +26,7 @@ static void blk_inherit(struct blk *b, struct blk *child)
 	b->bytes = blk_bytes(child);
 	b->block_bytes = child->block_bytes;
 	b->phys_bytes = child->phys_bytes;
-	b->caps = child->caps;
+	b->caps = child->caps & ~(b->ops->copies ? 0u : (unsigned)BLK_CAN_COPY);
 	b->discard_bytes = child->discard_bytes;
 	b->discard_max = child->discard_max;
 	b->forks_max = child->forks_max;
@@ -160,7 +161,7 @@ uint64_t *blk_scratch(struct blk_io *io)
 
 static bool changes(enum blk_op op)
 {
-	return op == BLK_WRITE || op == BLK_DISCARD || op == BLK_ZERO;
+	return op == BLK_WRITE || op == BLK_DISCARD || op == BLK_ZERO || op == BLK_COPY;
 }
 
 static bool needs_iov(enum blk_op op)
@@ -173,6 +174,15 @@ static bool room_for(const struct blk_req *r)
 	if (!(r->flags & BLK_LEND) || r->op != BLK_READ)
 		return r->niov > 0;
 	return r->niov > 0 && (uint64_t)r->niov >= ((r->off & (PAGE_BYTES - 1)) + r->len + PAGE_BYTES - 1) / PAGE_BYTES;
+}
+
+static int check_copy(const struct blk *b, const struct blk_req *r)
+{
+	uint64_t bytes = blk_bytes(r->from);
+
+	if (!(b->caps & r->from->caps & BLK_CAN_COPY) || ((r->from_off | r->len) & (r->from->block_bytes - 1)))
+		return -EOPNOTSUPP;
+	return r->from_off > bytes || r->len > bytes - r->from_off ? -ERANGE : 0;
 }
 
 static int blk_check(const struct blk *b, const struct blk_req *r)
@@ -191,7 +201,7 @@ static int blk_check(const struct blk *b, const struct blk_req *r)
 		return -EINVAL;
 	if (changes(r->op) && (b->caps & BLK_READ_ONLY))
 		return -EROFS;
-	return 0;
+	return r->op == BLK_COPY ? check_copy(b, r) : 0;
 }
 
 void blk_submit(struct blk *b, struct blk_io *io, blk_done_fn *done, void *ctx)

@@ -21,12 +21,12 @@
 struct blk;
 struct blk_io;
 
-enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO, BLK_MAP };
-enum { BLK_OPS = BLK_MAP + 1 };
+enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO, BLK_MAP, BLK_COPY };
+enum { BLK_OPS = BLK_COPY + 1 };
 
 enum {                          /* blk_req.flags */
-	BLK_FUA = 1u << 0,      /* WRITE, ZERO, DISCARD: durable before done */
-	BLK_MAY_UNMAP = 1u << 1, /* BLK_ZERO: a hole will do */
+	BLK_FUA = 1u << 0,      /* WRITE, ZERO, DISCARD, COPY: durable before done */
+	BLK_MAY_UNMAP = 1u << 1, /* ZERO, COPY: for zeros a hole will do */
 	BLK_LEND = 1u << 2,     /* BLK_READ: the driver answers with pages of its own, see below */
 	BLK_PAGES = 1u << 3,    /* BLK_WRITE: iov lies in pages (base/page.h) that nobody will write again;
 	                         * the driver may keep them by page_ref() */
@@ -41,6 +41,7 @@ enum {                          /* blk.caps */
 	BLK_CAN_MAP = 1u << 3,  /* MAP tells holes apart */
 	BLK_VOLATILE = 1u << 4, /* contents end with the process (ram, null): a new disk after a restart */
 	BLK_WRITE_CACHE = 1u << 5, /* a done write may be lost by a power cut until FLUSH */
+	BLK_CAN_COPY = 1u << 6, /* COPY to and from this stack may be tried: each of its layers knows it */
 };
 enum { BLK_DEPTH_MAX = 12, BLK_CHILD_MAX = 4 };
 
@@ -56,15 +57,24 @@ struct blk_extent { uint64_t off, len; enum blk_extent_kind kind; };
  *       Without BLK_LEND: iov is the caller's memory.
  * WRITE iov borrowed until done.
  * MAP   map[0..nmap): filled from off on, adjoining, starting exactly at off; req.nmap is set to the
- *       number used, at least 1; may stop short of off+len. */
+ *       number used, at least 1; may stop short of off+len.
+ * COPY  what `from` holds from from_off on is then at off, len bytes. from: the top of any stack, or of this one, which
+ *       stays open and whose range nobody writes until done. -EOPNOTSUPP: not between these two, or not there: part of
+ *       the range may have changed, and the caller reads and writes all of it. */
 struct blk_req {
 	enum blk_op   op;
 	int           niov;
 	uint64_t      off, len;           /* bytes, multiples of blk->block_bytes; FLUSH: 0, 0 */
-	struct iovec *iov;
+	union {
+		struct iovec *iov;
+		struct blk   *from;       /* COPY */
+	};
 	uint32_t      flags;              /* not beside op: one load of both would wait for both stores */
 	int           nmap;
-	struct blk_extent *map;
+	union {
+		struct blk_extent *map;
+		uint64_t           from_off; /* COPY */
+	};
 };
 
 typedef void blk_done_fn(struct blk_io *io, void *ctx);
@@ -112,6 +122,7 @@ struct blk {
 struct blk_ops {
 	const char              *name;
 	bool                     filter; /* has a child; false: the bottom of a stack */
+	bool                     copies; /* a filter that passes COPY down, and may lie above what is copied from */
 	size_t                   priv_bytes;
 	size_t                   conf_bytes; /* the struct that config's fields are parsed into */
 	const struct conf_field *config;     /* options of this driver, ended by a NULL name */
@@ -147,6 +158,14 @@ uint64_t *blk_scratch(struct blk_io *io);
 void blk_fork(struct blk_io *io, struct blk *to, const struct blk_req *req);
 void blk_done(struct blk_io *io, int status);      /* queues the pop; never re-enters the caller */
 void blk_fail_at(struct blk_io *io, int status, uint64_t off); /* the same, naming where */
+
+/* The driver at the bottom of a stack that has BLK_CAN_COPY. */
+static inline const struct blk *blk_bottom(const struct blk *b)
+{
+	while (b->ops->filter)
+		b = b->child[0];
+	return b;
+}
 
 static inline uint64_t blk_bytes(const struct blk *b)
 {

@@ -178,7 +178,7 @@ static void test_bounds(void **state)
 	for (int op = 0; op < BLK_OPS; op++) {
 		struct blk_extent map[1];
 		struct blk_req r = request((enum blk_op)op, 0, 512);
-		bool writes = op == BLK_WRITE || op == BLK_DISCARD || op == BLK_ZERO;
+		bool writes = op == BLK_WRITE || op == BLK_DISCARD || op == BLK_ZERO || op == BLK_COPY;
 		r.map = map;
 		r.nmap = 1;
 		assert_int_equal(blk_sync(loop, b, &r), writes ? -EROFS : 0);

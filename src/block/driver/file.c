@@ -200,6 +200,8 @@ static void probe_caps(struct blk *b, int fd, uint64_t bytes)
 	if (!(b->caps & BLK_READ_ONLY) &&
 	    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, behind, PAGE_BYTES) == 0)
 		b->caps |= BLK_CAN_DISCARD;
+	if (!loop_sim_fd(fd))
+		b->caps |= BLK_CAN_COPY;
 }
 
 static int file_begin(struct blk *b, int fd, const struct file_conf *c, struct err *e)

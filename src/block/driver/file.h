@@ -20,7 +20,7 @@ struct file {
 	uint32_t         mem_align;  /* bytes; memory of direct I/O, 1 when buffered */
 	_Atomic uint64_t limit;      /* bytes that the medium has now; below blk.bytes after it was cut short */
 	atomic_bool      lost;       /* an fsync failed: nothing is durable until the file is opened again */
-	atomic_bool      no_punch, no_zero; /* the medium said that it cannot */
+	atomic_bool      no_punch, no_zero, no_clone; /* the medium said that it cannot */
 	struct file_poll *poll;      /* control thread: the question for the size that is under way */
 	int              poll_status;
 	struct iovec     zeros[FILE_ZERO_PAGES];
@@ -39,6 +39,14 @@ void fileio_submit(struct blk *b, struct blk_io *io);
 void fileio_close(struct blk *b);
 /* The size of the medium is now `bytes`: capacity grows with it, and never shrinks. -ENXIO: cut short. */
 int  fileio_size(struct blk *b, uint64_t bytes);
+
+/* Starts io's operation; done ends in blk_done(), or by fileio_changed(). */
+void fileio_start(struct blk *b, struct blk_io *io, enum op_kind kind, op_fn *done);
+/* The medium was changed without a write, or it failed with res < 0 after scratch[0] bytes: flushes where FUA asks. */
+void fileio_changed(struct blk *b, struct blk_io *io, int res);
+
+/* filecopy.c: BLK_COPY between files of one file system. */
+void filecopy_submit(struct blk *b, struct blk_io *io);
 
 /* Control thread, once the size is known: maps the file where that can serve reads. */
 void filemap_open(struct blk *b);

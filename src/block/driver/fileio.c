@@ -27,7 +27,7 @@ static struct file *op_file(struct op *op)
 	return ((struct blk *)op->ctx)->priv;
 }
 
-static void start(struct blk *b, struct blk_io *io, enum op_kind kind, op_fn *done)
+void fileio_start(struct blk *b, struct blk_io *io, enum op_kind kind, op_fn *done)
 {
 	struct file *f = b->priv;
 
@@ -280,7 +280,7 @@ static void file_rw(struct blk *b, struct blk_io *io)
 		return;
 	}
 	io->op.work = bounce_work;
-	start(b, io, OP_WORK, bounce_done);
+	fileio_start(b, io, OP_WORK, bounce_done);
 }
 
 /* ---- flush --------------------------------------------------------------------------------------- */
@@ -298,14 +298,14 @@ static void flush_done(struct op *op)
 
 static void file_flush(struct blk *b, struct blk_io *io)
 {
-	start(b, io, OP_FSYNC, flush_done);
+	fileio_start(b, io, OP_FSYNC, flush_done);
 }
 
 /* ---- discard and zero ------------------------------------------------------------------------------ */
 
 static void clear_start(struct blk *b, struct blk_io *io);
 
-static void clear_end(struct blk *b, struct blk_io *io, int res)
+void fileio_changed(struct blk *b, struct blk_io *io, int res)
 {
 	if (res < 0)
 		fail(io, durable_status(b->priv, &io->req, res), io->scratch[0]);
@@ -322,9 +322,9 @@ static void clear_write_done(struct op *op)
 	if (op->res > 0)
 		io->scratch[0] += (uint64_t)op->res;
 	if ((op->res < 0 && !is_again(op->res)) || op->res == 0)
-		clear_end(op->ctx, io, op->res < 0 ? op->res : -EIO);
+		fileio_changed(op->ctx, io, op->res < 0 ? op->res : -EIO);
 	else if (io->scratch[0] >= io->req.len)
-		clear_end(op->ctx, io, 0);
+		fileio_changed(op->ctx, io, 0);
 	else
 		clear_start(op->ctx, io);
 }
@@ -345,7 +345,7 @@ static void clear_write(struct blk *b, struct blk_io *io)
 		io->op.niov = (int)MIN(left / PAGE_BYTES, (uint64_t)FILE_ZERO_PAGES);
 	}
 	io->op.off = io->req.off + io->scratch[0];
-	start(b, io, OP_WRITEV, clear_write_done);
+	fileio_start(b, io, OP_WRITEV, clear_write_done);
 }
 
 static bool is_unsupported(int res)
@@ -364,7 +364,7 @@ static void clear_done(struct op *op)
 			memory_order_relaxed);
 		clear_start(op->ctx, op_io(op));
 	} else {
-		clear_end(op->ctx, op_io(op), op->res);
+		fileio_changed(op->ctx, op_io(op), op->res);
 	}
 }
 
@@ -376,9 +376,9 @@ static void clear_start(struct blk *b, struct blk_io *io)
 	io->op.off = io->req.off;
 	io->op.len = io->req.len;
 	if (unmap && !atomic_load_explicit(&f->no_punch, memory_order_relaxed))
-		start(b, io, OP_PUNCH, clear_done);
+		fileio_start(b, io, OP_PUNCH, clear_done);
 	else if (!atomic_load_explicit(&f->no_zero, memory_order_relaxed))
-		start(b, io, OP_ZERO, clear_done);
+		fileio_start(b, io, OP_ZERO, clear_done);
 	else
 		clear_write(b, io);
 }
@@ -433,7 +433,7 @@ static void file_map(struct blk *b, struct blk_io *io)
 		return;
 	}
 	io->op.work = map_work;
-	start(b, io, OP_WORK, map_done);
+	fileio_start(b, io, OP_WORK, map_done);
 }
 
 /* ---- the node -------------------------------------------------------------------------------------- */
@@ -461,6 +461,7 @@ void fileio_submit(struct blk *b, struct blk_io *io)
 	static void (*const exec[BLK_OPS])(struct blk *b, struct blk_io *io) = {
 		[BLK_READ] = file_rw,        [BLK_WRITE] = file_rw,     [BLK_FLUSH] = file_flush,
 		[BLK_DISCARD] = clear_start, [BLK_ZERO] = clear_start, [BLK_MAP] = file_map,
+		[BLK_COPY] = filecopy_submit,
 	};
 	int r = refuse(b->priv, io);
 

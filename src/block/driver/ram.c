@@ -437,6 +437,81 @@ static void ram_map(struct ram *ram, struct blk_io *io)
 	blk_done(io, 0);
 }
 
+/* --- copies between RAM disks: a further reference to each page --- */
+
+/* Pages of which neither disk ever held anything. */
+static uint64_t both_unmarked(const struct ram *to, uint64_t page, const struct ram *from, uint64_t src, uint64_t n)
+{
+	return MIN(skip_unmarked(to, page, page + n) - page, skip_unmarked(from, src, src + n) - src);
+}
+
+static int copy_part(struct ram *to, uint64_t off, struct ram *from, uint64_t src, size_t n, struct page_cache *pc)
+{
+	uint32_t number;
+	char *p = ram_take(from, src / PAGE_BYTES, &number, pc);
+	size_t at = off & (PAGE_BYTES - 1);
+	struct iovec v = { p ? p + at : NULL, n };
+	struct cursor c = { .iov = &v };
+
+	if (n == PAGE_BYTES) {
+		ram_swap(to, off / PAGE_BYTES, p, pc);
+		return 0;
+	}
+	int r = ram_patch(to, off / PAGE_BYTES, at, n, p ? &c : NULL, pc);
+	if (p)
+		page_put(pc, p);
+	return r;
+}
+
+/* scratch: [0] the disk, [1] bytes done. */
+static void ram_copy_more(struct task *t)
+{
+	struct blk_io *io = container_of(t, struct blk_io, task);
+	struct ram *to = (struct ram *)(uintptr_t)io->scratch[0], *from = blk_bottom(io->req.from)->priv;
+	uint64_t done = io->scratch[1], len = io->req.len;
+	int r = 0;
+
+	for (int i = 0; i < SLICE_PAGES && done < len && r == 0; i++) {
+		uint64_t off = io->req.off + done, src = io->req.from_off + done;
+		size_t n = MIN(PAGE_BYTES - (off & (PAGE_BYTES - 1)), len - done);
+		uint64_t skip = (off & ((PAGE_BYTES << MARK_SHIFT) - 1)) && i ? 0 : both_unmarked(to, off / PAGE_BYTES,
+			from, src / PAGE_BYTES, (len - done) / PAGE_BYTES);
+		if (skip) {
+			done += skip * PAGE_BYTES - (off & (PAGE_BYTES - 1));
+		} else {
+			r = copy_part(to, off, from, src, n, loop_pages(io->loop));
+			done += r ? 0 : n;
+		}
+	}
+	io->scratch[1] = done;
+	if (r < 0)
+		blk_fail_at(io, r, io->req.off + done);
+	else if (done < len)
+		loop_at_turn_end(io->loop, &io->task); /* once a turn, so that others get theirs */
+	else
+		blk_done(io, 0);
+}
+
+static bool ranges_meet(uint64_t a, uint64_t b, uint64_t len)
+{
+	return a < b + len && b < a + len;
+}
+
+static void ram_copy(struct ram *ram, struct blk_io *io)
+{
+	const struct blk *from = blk_bottom(io->req.from);
+
+	if (from->ops != &blk_ram || ((io->req.off ^ io->req.from_off) & (PAGE_BYTES - 1)) ||
+	    (from->priv == ram && ranges_meet(io->req.off, io->req.from_off, io->req.len))) {
+		blk_done(io, -EOPNOTSUPP);
+		return;
+	}
+	io->scratch[0] = (uintptr_t)ram;
+	io->scratch[1] = 0;
+	io->task.run = ram_copy_more;
+	io->task.run(&io->task);
+}
+
 static void ram_flush(struct ram *ram, struct blk_io *io)
 {
 	blk_done(io, 0);
@@ -447,6 +522,7 @@ static void ram_submit(struct blk *b, struct blk_io *io)
 	static void (*const exec[BLK_OPS])(struct ram *ram, struct blk_io *io) = {
 		[BLK_READ] = ram_read,     [BLK_WRITE] = ram_begin, [BLK_FLUSH] = ram_flush,
 		[BLK_DISCARD] = ram_drop, [BLK_ZERO] = ram_drop,   [BLK_MAP] = ram_map,
+		[BLK_COPY] = ram_copy,
 	};
 
 	exec[io->req.op](b->priv, io);
@@ -500,7 +576,7 @@ static int ram_open(struct blk *b, const void *conf, struct err *e)
 			(unsigned long long)c->size);
 	}
 	b->bytes = c->size;
-	b->caps = BLK_CAN_DISCARD | BLK_CAN_LEND | BLK_CAN_MAP | BLK_VOLATILE;
+	b->caps = BLK_CAN_DISCARD | BLK_CAN_LEND | BLK_CAN_MAP | BLK_CAN_COPY | BLK_VOLATILE;
 	b->discard_bytes = PAGE_BYTES;
 	return 0;
 }

@@ -2,7 +2,7 @@
  * Fails requests on purpose.
  *
  *   option   default  meaning
- *   op       any      which requests: any, read, write, flush, discard, zero, map
+ *   op       any      which requests: any, read, write, flush, discard, zero, map, copy
  *   nth      0        the number of the first that fails, from 1; 0: none is counted out, see count
  *   count    1        how many fail from there on; 0: all
  *   off      0        only requests that touch the range from here ...
@@ -25,7 +25,7 @@ struct fault {
 	_Atomic uint64_t  seen;
 };
 
-const char *const blk_op_choices[] = { "any", "read", "write", "flush", "discard", "zero", "map", NULL };
+const char *const blk_op_choices[] = { "any", "read", "write", "flush", "discard", "zero", "map", "copy", NULL };
 
 static const char *const error_names[] = { "EIO", "ENOSPC", "ENOMEM", "ETIMEDOUT", "EOPNOTSUPP", "ENODEV", NULL };
 static const int error_codes[] = { EIO, ENOSPC, ENOMEM, ETIMEDOUT, EOPNOTSUPP, ENODEV };
