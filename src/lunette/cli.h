@@ -37,5 +37,6 @@ int  cmd_ls(struct cli *c, int argc, char **argv);
 int  cmd_inquiry(struct cli *c, int argc, char **argv);
 int  cmd_cp(struct cli *c, int argc, char **argv);       /* cp.c */
 int  bench_main(int argc, char **argv);
+int  check_main(int argc, char **argv);                  /* check/check.c */
 
 #endif

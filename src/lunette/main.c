@@ -12,6 +12,7 @@ struct command {
 };
 
 static int cmd_bench(struct cli *c, int argc, char **argv);
+static int cmd_check(struct cli *c, int argc, char **argv);
 static int cmd_version(struct cli *c, int argc, char **argv);
 static int cmd_help(struct cli *c, int argc, char **argv);
 
@@ -23,6 +24,7 @@ static const struct command commands[] = {
 	{ "inquiry", "URL", "What a LUN says of itself.", cmd_inquiry },
 	{ "cp", "[--from BYTES] SRC DST", "Copy between LUNs and files; each a URL, a path or -.", cmd_cp },
 	{ "bench", "URL [OPTION]...", "Measure a target; see lunette bench --help.", cmd_bench },
+	{ "check", "URL [OPTION]...", "Check a target against RFC 7143 and 7144; see lunette check --help.", cmd_check },
 	{ "version", "", "Print the version.", cmd_version },
 	{ "help", "[COMMAND]", "Print this help.", cmd_help },
 	{ 0 },
@@ -47,6 +49,11 @@ static const struct command *find(const char *name)
 static int cmd_bench(struct cli *c, int argc, char **argv)
 {
 	return bench_main(argc, argv);
+}
+
+static int cmd_check(struct cli *c, int argc, char **argv)
+{
+	return check_main(argc, argv);
 }
 
 static int cmd_version(struct cli *c, int argc, char **argv)
@@ -130,12 +137,14 @@ int main(int argc, char **argv)
 	struct cli c = { .socket = getenv("LUNETTE_SOCKET") };
 	bool help = false;
 
-	if (argc > 2 && strcmp(argv[1], "--json") == 0 && strcmp(argv[2], "bench") == 0) {
+	if (argc > 2 && strcmp(argv[1], "--json") == 0 && (!strcmp(argv[2], "bench") || !strcmp(argv[2], "check"))) {
 		argv[1] = argv[2];
 		argv[2] = "--json";
 	}
 	if (argc > 1 && strcmp(argv[1], "bench") == 0) /* has options of its own */
 		return cmd_bench(&c, argc - 1, argv + 1);
+	if (argc > 1 && strcmp(argv[1], "check") == 0)
+		return cmd_check(&c, argc - 1, argv + 1);
 	if (argc > 1 && strcmp(argv[1], "--version") == 0)
 		return cmd_version(&c, 1, argv);
 	int n = take_options(&c, argc - 1, argv + 1, &help);
