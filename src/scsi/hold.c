@@ -61,10 +61,30 @@ static bool awaited(const struct lu_wait *w, const struct scsi_cmd *c)
 	return c->must_abort && c->seq < w->seq && !(w->except && c->state == SCSI_CMD_ENDING);
 }
 
+static bool through(const struct lu_tags *tags, const struct scsi_cmd *c)
+{
+	for (unsigned i = 0; i < tags->n; i++)
+		if (tags->tag[i] == c->nexus->tpgt)
+			return true;
+	return false;
+}
+
+static bool tags_over(const struct lu_loop *ll, const struct lu_wait *w)
+{
+	const struct scsi_cmd *c;
+
+	list_for_each(c, &ll->cmds, in_lu)
+		if (c != w->except && c->seq < w->seq && c->state != SCSI_CMD_ENDING && through(w->tags, c))
+			return false;
+	return true;
+}
+
 static bool wait_over(const struct lu_loop *ll, const struct lu_wait *w)
 {
 	const struct scsi_cmd *c;
 
+	if (w->tags)
+		return tags_over(ll, w);
 	if (!w->len && !w->seq)
 		return list_empty(&ll->cmds) && !ll->users;
 	list_for_each(c, &ll->cmds, in_lu) {
@@ -132,4 +152,9 @@ void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg, struct scsi_cmd 
 void lu_wait_all(struct lu_loop *ll, struct round_leg *leg)
 {
 	wait_add(ll, &(struct lu_wait){ .leg = leg });
+}
+
+void lu_wait_tags(struct lu_loop *ll, struct round_leg *leg, const struct lu_tags *tags, struct scsi_cmd *except)
+{
+	wait_add(ll, &(struct lu_wait){ .leg = leg, .seq = ll->seq, .tags = tags, .except = except });
 }

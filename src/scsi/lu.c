@@ -14,7 +14,7 @@ void lu_derive(struct lu *lu)
 		: p->ejected ? SENSE(2, 0x3a, 0x02) /* medium not present, tray open */
 		: 0;
 	p->alert = (p->not_ready ? LU_NOT_READY : 0) | (p->reserved_by ? LU_RESERVED : 0) |
-		(p->pr && p->pr->type ? LU_PERSISTENT : 0);
+		(p->pr && p->pr->type ? LU_PERSISTENT : 0) | (alua_gated(p->alua) ? LU_PATHS : 0);
 	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
 		p->alert |= LU_WRITE_PROTECT;
 	p->nblk = p->blk ? blk_bytes(p->blk) / p->bs : 0;
@@ -198,6 +198,7 @@ static void lu_free(struct lu *lu)
 	free(lu->conf.product);
 	free(lu->conf.revision);
 	pr_free(lu);
+	alua_free(lu);
 	free(lu->preventers);
 	free(lu->name);
 	free(lu);
@@ -277,6 +278,7 @@ int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const
 	r = r ? r : pr_load(lu, e);
 	if (!r) {
 		mode_load(lu);
+		alua_load(lu);
 		lu_derive(lu);
 		r = lu_add_loops(lu) ? err_set(e, -ENOMEM, "out of memory") : 0;
 	}
@@ -294,13 +296,23 @@ struct control_job { struct lu_job job; struct blk *blk; struct lu_fit fit; };
 
 static void close_start(struct lu *lu);
 
+void lu_hold(struct lu *lu)
+{
+	lu->control_jobs++;
+}
+
+void lu_unhold(struct lu *lu)
+{
+	if (--lu->control_jobs == 0 && lu->closing)
+		close_start(lu);
+}
+
 static void control_job_done(struct lu_job *j)
 {
 	struct lu *lu = j->lu;
 
 	free(container_of(j, struct control_job, job));
-	if (--lu->control_jobs == 0 && lu->closing)
-		close_start(lu);
+	lu_unhold(lu);
 }
 
 static int control_job(struct lu *lu, struct blk *blk, const struct lu_fit *fit, void (*run)(struct lu_job *j))
@@ -312,7 +324,7 @@ static int control_job(struct lu *lu, struct blk *blk, const struct lu_fit *fit,
 	cj->blk = blk;
 	if (fit)
 		cj->fit = *fit;
-	lu->control_jobs++;
+	lu_hold(lu);
 	lu_job_start(&cj->job, lu, scsi_control, run, control_job_done);
 	return 0;
 }

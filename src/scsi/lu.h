@@ -22,13 +22,16 @@ enum {                                      /* scsi_op.flags */
 	SCSI_RES_CONFLICT = 1u << 11,       /* conflicts with RESERVE (SPC-2) although PR_FREE */
 	SCSI_PR_START = 1u << 12,           /* free only if it asks to start (START STOP UNIT), or to allow
 	                                     * (PREVENT ALLOW): the row's own check decides */
+	/* Access states that are not active (SPC-4 5.16.2.4) in which the command is allowed all the same. */
+	SCSI_IN_STANDBY = 1u << 13, SCSI_IN_UNAVAILABLE = 1u << 14, SCSI_IN_TRANSITION = 1u << 15,
+	SCSI_ANY_STATE = SCSI_IN_STANDBY | SCSI_IN_UNAVAILABLE | SCSI_IN_TRANSITION,
 };
 
 /* One row serves dispatch, reserved-bit check, LBA bounds, reservation and unit-attention gates, REPORT
  * SUPPORTED OPERATION CODES, the fuzz dictionary and the conformance coverage report. */
 struct scsi_op {
 	uint8_t  opcode, action, cdb_len;
-	uint16_t flags;
+	uint32_t flags;
 	struct scsi_field lba, nblk;        /* checked against the capacity when present */
 	struct scsi_field alloc;            /* data-in commands: allocation length, bytes */
 	struct scsi_field param;            /* data-out commands with a parameter list: its length, bytes */
@@ -38,6 +41,8 @@ struct scsi_op {
 	 * data-out that the CDB asks for, or -1 after scsi_fail_field(). NULL: nblk blocks or the parameter list. */
 	int64_t (*prepare)(struct scsi_cmd *c);
 	void   (*exec)(struct scsi_cmd *c); /* all gates have passed; ends in scsi_reply*() exactly once */
+	/* Rows with a service action: does the unit have it, as this nexus sees it? NULL: always. */
+	bool   (*offered)(const struct scsi_cmd *c);
 	const char *name, *spec;
 };
 
@@ -105,6 +110,10 @@ void lu_stats(const struct lu *lu, struct lu_stats *ret); /* any thread; sums pe
 /* The target device: a name and a LUN map. */
 struct scsi_lun { uint16_t lun; struct lu *lu; };
 struct scsi_target *scsi_target_new(const char *name);
+/* The target port groups: one for each portal group tag, ascending, those of other nodes included. In force with the
+ * next scsi_target_set_luns(). tpgs: INQUIRY TPGS, 0 = no asymmetric access is reported. */
+struct scsi_ports { uint8_t tpgs, transition_s; unsigned n; uint16_t tag[LIM_PORTALS]; };
+void scsi_target_set_ports(struct scsi_target *t, const struct scsi_ports *ports);
 /* Replaces the map on every loop; done(ctx) on the control loop when each has it. Nexuses that see a different
  * list get unit attention 3F/0E. */
 void scsi_target_set_luns(struct scsi_target *t, const struct scsi_lun *luns, unsigned n,

@@ -24,6 +24,7 @@ enum {
 	UA_POWER_ON = UA(0x29, 0x00), UA_TARGET_RESET = UA(0x29, 0x02), UA_LU_RESET = UA(0x29, 0x03),
 	UA_NEXUS_LOSS = UA(0x29, 0x07), UA_MEDIUM_CHANGED = UA(0x28, 0x00), UA_MODE_CHANGED = UA(0x2a, 0x01),
 	UA_CAPACITY_CHANGED = UA(0x2a, 0x09), UA_RESERVATIONS_RELEASED = UA(0x2a, 0x04),
+	UA_ACCESS_CHANGED = UA(0x2a, 0x06),
 	UA_CLEARED = UA(0x2f, 0x00), UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_INQUIRY_CHANGED = UA(0x3f, 0x03),
 };
 #define SENSE_INVALID_OPCODE SENSE(5, 0x20, 0x00)
@@ -38,10 +39,11 @@ enum {
 
 /* --- shared state of a logical unit, one immutable copy per loop --- */
 enum { LU_NOT_READY = 1u << 0, LU_WRITE_PROTECT = 1u << 1, LU_RESERVED = 1u << 2,
-	LU_PERSISTENT = 1u << 3 };
+	LU_PERSISTENT = 1u << 3, LU_PATHS = 1u << 4 /* some target port group is not active */ };
 struct lu_pub {
 	uint64_t    nblk;         /* capacity, logical blocks */
 	struct blk *blk;          /* NULL: none attached */
+	const struct alua_state *alua; /* NULL: every target port group is optimized; alua.h */
 	const struct pr_state *pr; /* persistent reservations, NULL: nobody ever registered; pr.h */
 	uint64_t    reserved_by;  /* nexus id, 0 = nobody (SPC-2 RESERVE) */
 	uint32_t    alert;        /* LU_*: 0 = every command passes the slow gates */
@@ -54,6 +56,9 @@ struct lu_pub {
 	uint8_t     saved[MODE_PAGES_MAX][MODE_PAGE_MAX];
 };
 
+/* Target port groups; owned by who waits. */
+struct lu_tags { unsigned n; uint16_t tag[LIM_PORTALS]; };
+
 /* A wait for commands of one loop to end; see lu_wait_*(). */
 struct lu_wait {
 	struct list       node;
@@ -61,6 +66,7 @@ struct lu_wait {
 	uint64_t          off, len;  /* RUNNING commands that overlap, if len */
 	struct scsi_cmd  *except;
 	uint64_t          seq;       /* else commands marked must_abort that came before; 0 = everything */
+	const struct lu_tags *tags;  /* else commands through these target port groups that came before seq */
 };
 
 /* A logical unit's part on one loop. */
@@ -93,6 +99,7 @@ struct lu {
 	struct list     jobs;         /* home: lu_job.node, the first runs */
 	uint64_t       *preventers;   /* home: ids of nexuses that prevent medium removal */
 	unsigned        npreventers;
+	uint32_t        alua_seq;     /* home: number of the last change of access states */
 	struct list     freezes;      /* home: lu_freeze.node, in order of request */
 	uint8_t         next_mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* of the MODE SELECT that runs */
 	unsigned        control_jobs; /* control: jobs that it has under way */
@@ -112,7 +119,15 @@ struct itl {
 	uint16_t        ua[LIM_UA];   /* oldest first */
 };
 
-struct lun_map { unsigned n; struct lu *lu[]; }; /* by LUN; immutable, shared by all loops */
+/* By LUN; immutable, shared by all loops. */
+struct lun_map {
+	uint8_t    tpgs;              /* INQUIRY TPGS: 0 off, 1 implicit, 2 explicit, 3 both */
+	uint8_t    transition_s;      /* implicit transition time, seconds, 0 = not said */
+	unsigned   nports;
+	uint16_t   port[LIM_PORTALS]; /* target port groups, each of one port; ascending */
+	unsigned   n;
+	struct lu *lu[];
+};
 
 /* What RECEIVE COPY RESULTS tells of a copy of this nexus. */
 enum { COPY_RESULTS = 8 };
@@ -148,6 +163,7 @@ struct scsi_nexus {
 
 struct scsi_target {
 	char        *name;
+	struct scsi_ports ports;      /* control: of the next map */
 	struct lun_map *map;          /* control: the newest */
 	struct lun_map *old;          /* control: being replaced */
 	bool         changing;
@@ -248,6 +264,11 @@ void lu_wait_check(struct lu_loop *ll);
 void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint64_t len, struct scsi_cmd *except);
 void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg, struct scsi_cmd *except);
 void lu_wait_all(struct lu_loop *ll, struct round_leg *leg);
+/* Commands that came before now through these groups, but `except` and others that wait like it. */
+void lu_wait_tags(struct lu_loop *ll, struct round_leg *leg, const struct lu_tags *tags, struct scsi_cmd *except);
+/* Control thread: keeps lu_close() from closing. The unit may be gone after lu_unhold(). */
+void lu_hold(struct lu *lu);
+void lu_unhold(struct lu *lu);
 
 /* home: nexus `id` prevents the removal of the medium, or does not. 0 or -ENOMEM. */
 int  lu_prevent(struct lu *lu, uint64_t id, bool prevent);
@@ -284,6 +305,17 @@ void mode_reset(struct lu *lu, uint8_t to[MODE_PAGES_MAX][MODE_PAGE_MAX]); /* de
 int  mode_index(const struct lu *lu, uint8_t page);
 void mode_load(struct lu *lu); /* saved values, control thread */
 void mode_derive(struct lu *lu);
+
+/* --- alua.c --- */
+bool alua_refuses(struct scsi_cmd *c); /* failed it: its target port group does not allow it now */
+uint8_t alua_qualifier(const struct scsi_cmd *c); /* peripheral qualifier in bits 7-5 */
+bool alua_offered(const struct scsi_cmd *c);
+bool alua_set_offered(const struct scsi_cmd *c);
+void alua_report(struct scsi_cmd *c);
+void alua_set(struct scsi_cmd *c);
+void alua_load(struct lu *lu); /* control thread, before the unit is in use */
+void alua_free(struct lu *lu);
+bool alua_gated(const struct alua_state *s); /* is a group not active? */
 
 /* --- pr.c --- */
 struct pr_state;

@@ -14,10 +14,15 @@ static unsigned put_timeouts(uint8_t *p, const struct scsi_op *op)
 	return TIMEOUTS_BYTES;
 }
 
+static bool is_offered(const struct scsi_cmd *c, const struct scsi_op *op)
+{
+	return !op->offered || op->offered(c);
+}
+
 /* Is the row the one that dispatch would find? Later tables override. */
 static bool in_use(const struct scsi_cmd *c, const struct scsi_op *op)
 {
-	return scsi_optab_find(c->ll->ops, op->opcode, op->flags & SCSI_SA ? op->action : -1) == op;
+	return is_offered(c, op) && scsi_optab_find(c->ll->ops, op->opcode, op->flags & SCSI_SA ? op->action : -1) == op;
 }
 
 static unsigned put_command(uint8_t *p, const struct scsi_op *op, bool rctd)
@@ -49,7 +54,7 @@ static void report_one(struct scsi_cmd *c, const struct scsi_op *op, bool rctd)
 	unsigned n = 4;
 
 	p[1] = 0x01; /* not supported */
-	if (op) {
+	if (op && is_offered(c, op)) {
 		p[1] = (uint8_t)(0x03 | (rctd ? 0x80 : 0)); /* supported as the standard says; CTDP */
 		put_be16(p + 2, op->cdb_len);
 		memcpy(p + 4, op->usage, op->cdb_len);

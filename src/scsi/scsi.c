@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Life of a command: LUN, dispatch by table, the gates in their one order (CDB -> unit attention ->
- * reservation -> medium -> write protect -> LBA bounds), execution, end. On the command's loop. */
+ * reservation -> access state -> medium -> write protect -> LBA bounds), execution, end. On the command's loop. */
 #include "scsi/priv.h"
 
 /* --- dispatch --- */
@@ -70,7 +70,7 @@ static const struct scsi_op *find_action(struct scsi_cmd *c)
 	const struct scsi_op *op = scsi_optab_find(c->ll->ops, c->cdb[0], c->cdb[1] & 0x1f);
 	struct scsi_slot s = { .op = op };
 
-	if (!op) {
+	if (!op || (op->offered && !op->offered(c))) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 1, 4);
 		return NULL;
 	}
@@ -130,6 +130,8 @@ static bool slow_gates(struct scsi_cmd *c, struct itl *itl)
 		scsi_reply(c, SCSI_RESERVATION_CONFLICT);
 		return true;
 	}
+	if ((pub->alert & LU_PATHS) && alua_refuses(c))
+		return true;
 	if ((flags & SCSI_MEDIUM) && (pub->alert & LU_NOT_READY)) {
 		scsi_reply_sense(c, pub->not_ready);
 		return true;

@@ -22,12 +22,12 @@ static void inquiry_standard(struct scsi_cmd *c)
 	const struct lu *lu = c->lu;
 	uint8_t p[96] = { 0 };
 
-	p[0] = lu ? lu->type->device_type : 0x7f; /* 7Fh: no device here, and none can be */
+	p[0] = lu ? alua_qualifier(c) | lu->type->device_type : 0x7f; /* 7Fh: no device here, and none can be */
 	p[1] = lu && lu->conf.removable ? 0x80 : 0;
 	p[2] = 0x06; /* SPC-4 */
 	p[3] = 0x12; /* HISUP, response data format 2 */
 	p[4] = sizeof(p) - 5;
-	p[5] = 0x08; /* 3PC */
+	p[5] = (uint8_t)(0x08 | (lu ? c->nexus->map->tpgs << 4 : 0)); /* TPGS; 3PC */
 	p[7] = 0x02; /* CMDQUE */
 	pad_copy(p + 8, 8, lu && lu->conf.vendor ? lu->conf.vendor : "LUNETTE");
 	pad_copy(p + 16, 16, lu && lu->conf.product ? lu->conf.product : "VIRTUAL DISK");
@@ -47,7 +47,7 @@ static void inquiry_vpd(struct scsi_cmd *c)
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, -1);
 		return;
 	}
-	p[0] = c->lu->type->device_type;
+	p[0] = alua_qualifier(c) | c->lu->type->device_type;
 	p[1] = c->cdb[2];
 	put_be16(p + 2, (uint16_t)n);
 	scsi_reply_data(c, p, (size_t)n + 4);
@@ -164,35 +164,35 @@ void spc_release(struct scsi_cmd *c)
 
 #define PR_IN(sa, what)                                                                                    \
 	{ .opcode = 0x5e, .action = sa, .name = "PERSISTENT RESERVE IN, " what, .spec = "SPC-4 6.15", .cdb_len = 10, \
-	  .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE | SCSI_RES_CONFLICT, .alloc = { 7, 2 }, .exec = pr_in,           \
-	  .usage = { 0x5e, sa, 0, 0, 0, 0, 0, ALL2 } }
+	  .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE | SCSI_RES_CONFLICT | SCSI_IN_STANDBY, .alloc = { 7, 2 },           \
+	  .exec = pr_in, .usage = { 0x5e, sa, 0, 0, 0, 0, 0, ALL2 } }
 #define PR_OUT(sa, what)                                                                                   \
 	{ .opcode = 0x5f, .action = sa, .name = "PERSISTENT RESERVE OUT, " what, .spec = "SPC-4 6.16", .cdb_len = 10, \
-	  .flags = SCSI_OUT | SCSI_SA | SCSI_PR_FREE | SCSI_RES_CONFLICT, .param = { 5, 4 }, .exec = pr_out,         \
-	  .usage = { 0x5f, sa, 0xff, 0, 0, ALL4 } }
+	  .flags = SCSI_OUT | SCSI_SA | SCSI_PR_FREE | SCSI_RES_CONFLICT | SCSI_IN_STANDBY, .param = { 5, 4 },         \
+	  .exec = pr_out, .usage = { 0x5f, sa, 0xff, 0, 0, ALL4 } }
 
 const struct scsi_op spc_ops[] = {
 	{ .opcode = 0x00, .name = "TEST UNIT READY", .spec = "SPC-4 6.47", .cdb_len = 6,
 	  .flags = SCSI_MEDIUM | SCSI_PR_FREE | SCSI_RES_CONFLICT, .exec = spc_test_unit_ready,
 	  .usage = { 0x00 } },
 	{ .opcode = 0x03, .name = "REQUEST SENSE", .spec = "SPC-4 6.39", .cdb_len = 6, .alloc = { 4, 1 },
-	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN, .exec = spc_request_sense,
+	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN | SCSI_ANY_STATE, .exec = spc_request_sense,
 	  .usage = { 0x03, 0x01, 0, 0, 0xff } },
 	{ .opcode = 0x12, .name = "INQUIRY", .spec = "SPC-4 6.6", .cdb_len = 6, .alloc = { 3, 2 },
-	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN, .exec = spc_inquiry,
+	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN | SCSI_ANY_STATE, .exec = spc_inquiry,
 	  .usage = { 0x12, 0x01, 0xff, ALL2 } },
 	{ .opcode = 0x1a, .name = "MODE SENSE (6)", .spec = "SPC-4 6.13", .cdb_len = 6, .alloc = { 4, 1 },
-	  .flags = SCSI_IN | SCSI_PR_READ, .exec = spc_mode_sense, .usage = { 0x1a, 0x08, 0xff, 0xff, 0xff } },
+	  .flags = SCSI_IN | SCSI_PR_READ | SCSI_IN_STANDBY, .exec = spc_mode_sense, .usage = { 0x1a, 0x08, 0xff, 0xff, 0xff } },
 	{ .opcode = 0x5a, .name = "MODE SENSE (10)", .spec = "SPC-4 6.14", .cdb_len = 10, .alloc = { 7, 2 },
-	  .flags = SCSI_IN | SCSI_PR_READ, .exec = spc_mode_sense,
+	  .flags = SCSI_IN | SCSI_PR_READ | SCSI_IN_STANDBY, .exec = spc_mode_sense,
 	  .usage = { 0x5a, 0x18, 0xff, 0xff, 0, 0, 0, ALL2 } },
 	{ .opcode = 0xa0, .name = "REPORT LUNS", .spec = "SPC-4 6.33", .cdb_len = 12, .alloc = { 6, 4 },
-	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN, .exec = spc_report_luns,
+	  .flags = SCSI_IN | SCSI_PR_FREE | SCSI_NO_UA | SCSI_ANY_LUN | SCSI_ANY_STATE, .exec = spc_report_luns,
 	  .usage = { 0xa0, 0, 0xff, 0, 0, 0, ALL4 } },
 	{ .opcode = 0x15, .name = "MODE SELECT (6)", .spec = "SPC-4 6.11", .cdb_len = 6, .param = { 4, 1 },
-	  .flags = SCSI_OUT | SCSI_PR_WRITE, .exec = spc_mode_select, .usage = { 0x15, 0x11, 0, 0, 0xff } },
+	  .flags = SCSI_OUT | SCSI_PR_WRITE | SCSI_IN_STANDBY, .exec = spc_mode_select, .usage = { 0x15, 0x11, 0, 0, 0xff } },
 	{ .opcode = 0x55, .name = "MODE SELECT (10)", .spec = "SPC-4 6.12", .cdb_len = 10, .param = { 7, 2 },
-	  .flags = SCSI_OUT | SCSI_PR_WRITE, .exec = spc_mode_select,
+	  .flags = SCSI_OUT | SCSI_PR_WRITE | SCSI_IN_STANDBY, .exec = spc_mode_select,
 	  .usage = { 0x55, 0x11, 0, 0, 0, 0, 0, ALL2 } },
 	{ .opcode = 0x16, .name = "RESERVE (6)", .spec = "SPC-2 7.21", .cdb_len = 6, .flags = SCSI_PR_WRITE,
 	  .exec = spc_reserve, .usage = { 0x16 } },
@@ -208,6 +208,12 @@ const struct scsi_op spc_ops[] = {
 	{ .opcode = 0xa3, .action = 0x0d, .name = "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
 	  .spec = "SPC-4 6.36", .cdb_len = 12, .flags = SCSI_IN | SCSI_SA | SCSI_PR_READ, .alloc = { 6, 4 },
 	  .exec = spc_report_tmf, .usage = { 0xa3, 0x0d, 0x80, 0, 0, 0, ALL4 } },
+	{ .opcode = 0xa3, .action = 0x0a, .name = "REPORT TARGET PORT GROUPS", .spec = "SPC-4 6.37", .cdb_len = 12,
+	  .flags = SCSI_IN | SCSI_SA | SCSI_PR_FREE | SCSI_ANY_STATE, .alloc = { 6, 4 }, .exec = alua_report,
+	  .offered = alua_offered, .usage = { 0xa3, 0xea, 0, 0, 0, 0, ALL4 } },
+	{ .opcode = 0xa4, .action = 0x0a, .name = "SET TARGET PORT GROUPS", .spec = "SPC-4 6.45", .cdb_len = 12,
+	  .flags = SCSI_OUT | SCSI_SA | SCSI_PR_WRITE | SCSI_IN_STANDBY | SCSI_IN_UNAVAILABLE, .param = { 6, 4 },
+	  .exec = alua_set, .offered = alua_set_offered, .usage = { 0xa4, 0x0a, 0, 0, 0, 0, ALL4 } },
 	{ .opcode = 0x83, .action = 0, .name = "EXTENDED COPY (LID1)", .spec = "SPC-4 6.4", .cdb_len = 16,
 	  .flags = SCSI_OUT | SCSI_SA | SCSI_MEDIUM | SCSI_PR_WRITE, .param = { 10, 4 }, .exec = copy_extended,
 	  .usage = { 0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, ALL4 } },

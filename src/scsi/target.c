@@ -118,7 +118,7 @@ static void leave(const struct scsi_nexus *n, const struct itl *itl)
 
 static void nexus_remap(struct scsi_nexus *n, const struct lun_map *map)
 {
-	bool same = map_same(n->map, map);
+	bool same = map_same(n->map, map), described = n->map->tpgs == map->tpgs;
 	struct itl *itl = itl_new(n, map, UA_POWER_ON);
 
 	CHECK(itl); /* some bytes per LUN, on a change by the administrator */
@@ -129,9 +129,12 @@ static void nexus_remap(struct scsi_nexus *n, const struct lun_map *map)
 	n->itl = itl;
 	n->nlun = map->n;
 	n->map = map;
-	for (unsigned i = 0; !same && i < n->nlun; i++)
-		if (itl[i].ll)
+	for (unsigned i = 0; !(same && described) && i < n->nlun; i++) {
+		if (itl[i].ll && !same)
 			ua_add(&itl[i], UA_LUNS_CHANGED);
+		if (itl[i].ll && !described)
+			ua_add(&itl[i], UA_INQUIRY_CHANGED);
+	}
 }
 
 static void map_leg(struct round_leg *leg, void *ctx)
@@ -157,6 +160,12 @@ static void map_done(void *ctx)
 		t->done(t->done_ctx);
 }
 
+void scsi_target_set_ports(struct scsi_target *t, const struct scsi_ports *ports)
+{
+	CHECK(ports->n <= LIM_PORTALS);
+	t->ports = *ports;
+}
+
 /* One change at a time: the caller waits for done before the next. */
 void scsi_target_set_luns(struct scsi_target *t, const struct scsi_lun *luns, unsigned n,
 	void (*done)(void *ctx), void *ctx)
@@ -171,6 +180,10 @@ void scsi_target_set_luns(struct scsi_target *t, const struct scsi_lun *luns, un
 	map = calloc(1, sizeof(*map) + size * sizeof(map->lu[0]));
 	CHECK(map);
 	map->n = size;
+	map->tpgs = t->ports.tpgs;
+	map->transition_s = t->ports.transition_s;
+	map->nports = t->ports.n;
+	memcpy(map->port, t->ports.tag, sizeof(map->port));
 	for (unsigned i = 0; i < n; i++)
 		map->lu[luns[i].lun] = luns[i].lu;
 	t->old = t->map;

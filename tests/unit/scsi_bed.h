@@ -24,6 +24,7 @@ struct bed {
 	uint8_t saved[16][4096];
 	char saved_name[16][16];
 	int saved_len[16], nsaved;
+	int save_fails; /* errno for the saves to come, negative */
 	uint8_t next_id;
 };
 static struct bed bed;
@@ -61,6 +62,8 @@ static inline int bed_save(void *ctx, const uint8_t id[16], const char *what, co
 {
 	int i = 0;
 
+	if (bed.save_fails)
+		return bed.save_fails;
 	while (i < bed.nsaved && strcmp(bed.saved_name[i], what))
 		i++;
 	snprintf(bed.saved_name[i], sizeof(bed.saved_name[i]), "%s", what);

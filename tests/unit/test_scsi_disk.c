@@ -14,6 +14,7 @@ static bool good_seen[256][32];
 static int setup_with(const struct lu_conf *conf, uint32_t caps_on, uint32_t caps_off)
 {
 	bed_start(BED_LOOPS);
+	scsi_target_set_ports(bed.target, &(struct scsi_ports){ .tpgs = 3, .n = 1, .tag = { 1 } });
 	lu = bed_lu(conf, bed_valve(SIZE, caps_on, caps_off));
 	bed_map(&(struct scsi_lun){ 0, lu }, 1);
 	n = bed_nexus(0, 1);
@@ -59,8 +60,9 @@ static struct answer run(struct scsi_nexus *by, const uint8_t *cdb, size_t len, 
 {
 	struct answer a = bed_run(by, 0, cdb, len, out, out_len, in);
 
+	const struct scsi_op *op = scsi_optab_find(lu_on(lu, by->loop)->ops, cdb[0], cdb[1] & 31);
 	if (a.status == SCSI_GOOD)
-		good_seen[cdb[0]][cdb[0] == 0x9e || cdb[0] == 0xa3 || (cdb[0] | 1) == 0x5f || cdb[0] == 0x84 ? cdb[1] & 31 : 0] = true;
+		good_seen[cdb[0]][op && op->flags & SCSI_SA ? op->action : 0] = true;
 	return a;
 }
 
@@ -644,6 +646,15 @@ static void orwrite(void **state)
 	assert_int_equal(DO(n, 0xb7, 0x08, 0, 0, 0, 0, 0, 0, 0, 64).len, 8);
 }
 
+/* The smallest uses of target port groups; test_alua.c has the rest. */
+static void port_groups(void **state)
+{
+	uint8_t active[8] = { [7] = 1 };
+
+	assert_int_equal(DO(n, 0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0).len, 16);
+	assert_good(OUT(n, active, 8, 0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8));
+}
+
 /* A medium that may be ejected: not while prevented by any nexus; 02/3A without it; 28/00 when it is back. */
 static void removable(void **state)
 {
@@ -757,7 +768,7 @@ static void every_row(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(every_length), T(fua), T(errors), T(verify), T(write_verify),
-		T(compare_and_write), T(write_same), T(unmap), T(reports), T(report_all), T(mode_select),
+		T(compare_and_write), T(write_same), T(unmap), T(reports), T(report_all), T(port_groups), T(mode_select),
 		T(soft_protect), T(reserve), T(persistent), T(copy_offload), TX(copy_offload, setup_copying),
 		T(orwrite), TX(orwrite, setup_copying),
 		TX(removable, setup_removable), TX(copying, setup_copying),

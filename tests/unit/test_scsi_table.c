@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The command tables: what every row must say, and every gate with every row. */
 #include "scsi_bed.h"
+#include "scsi/alua.h"
 
 static struct scsi_nexus *n, *n2;
 static struct lu *lu;
@@ -56,6 +57,7 @@ static void lint(void **state)
 static int setup(void **state)
 {
 	bed_start(BED_LOOPS);
+	scsi_target_set_ports(bed.target, &(struct scsi_ports){ .tpgs = 3, .n = 1, .tag = { 1 } });
 	lu = bed_lu(*state, bed_ram(SIZE));
 	bed_map(&(struct scsi_lun){ 0, lu }, 1);
 	n = bed_nexus(0, 1);
@@ -206,6 +208,37 @@ static void no_medium(void **state)
 	assert_good(RUN(n, 0, 0x1b, 0, 0, 0, 3));
 }
 
+static const struct { uint8_t access; uint32_t allowed; unsigned sense; } states[] = {
+	{ ALUA_STANDBY, SCSI_IN_STANDBY, 0x02040b }, { ALUA_UNAVAILABLE, SCSI_IN_UNAVAILABLE, 0x02040c },
+	{ ALUA_OFFLINE, SCSI_IN_UNAVAILABLE, 0x020412 },
+};
+static unsigned in_state;
+
+static void row_access(const struct scsi_op *op)
+{
+	uint8_t cdb[16];
+
+	blank(op, cdb);
+	must(op, (code(run(n, 0, cdb)) == states[in_state].sense) == !(op->flags & states[in_state].allowed));
+}
+
+static void changed(void *ctx, int result)
+{
+	++*(int *)ctx;
+}
+
+/* In each state that is not active the rows that SPC-4 5.16.2.4 lists run and the others are refused with its sense. */
+static void access_states(void **state)
+{
+	for (in_state = 0; in_state < ARRAY_LEN(states); in_state++) {
+		int done = 0;
+		lu_alua_change(lu, &(struct alua_change){ 1, states[in_state].access, ALUA_AS_IT_IS }, 1, false, changed, &done);
+		bed_until(&done);
+		bed_run(n, 0, CDB(0x03, 0, 0, 0, 96), NULL, 0, 96); /* takes the attention */
+		each(row_access);
+	}
+}
+
 static void row_no_room(const struct scsi_op *op)
 {
 	uint8_t cdb[16];
@@ -235,7 +268,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(lint), T(reserved_bits, plain), T(bounds, plain),
 		T(attention, plain), T(reserved_unit, plain), T(protected_unit, ro), T(no_medium, rmb),
-		T(no_room, plain) };
+		T(no_room, plain), T(access_states, plain) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
