@@ -22,11 +22,36 @@ static bool ordered_behind(const struct lu_loop *ll, const struct scsi_cmd *c)
 }
 
 /* The one place where a command that could run may have to wait. */
-static inline bool must_wait(const struct lu_loop *ll, const struct scsi_cmd *c)
+static inline enum lu_obstacle obstacle(const struct lu_loop *ll, const struct scsi_cmd *c)
 {
-	if (unlikely(!list_empty(&ll->frozen)) && c->len && lu_frozen(ll, c->off, c->len))
-		return true;
-	return unlikely(ll->ordered) && ordered_behind(ll, c);
+	enum lu_obstacle o = LU_CLEAR;
+
+	if (unlikely(!list_empty(&ll->frozen)) && c->len)
+		o = lu_obstacle(ll, c);
+	return unlikely(ll->ordered) && ordered_behind(ll, c) ? LU_FROZEN : o;
+}
+
+static void lease_taken(struct lu_freeze *fz)
+{
+	struct scsi_cmd *c = lu_freeze_own(fz);
+
+	if (c->must_abort)
+		return; /* its end is on its way, and thaws */
+	c->freeze = NULL;
+	lu_thaw(fz);
+	lu_enter(c, c->resume); /* held until the thaw has come here */
+}
+
+/* A write to what is leased takes the lease away by a freeze of its range; then it enters like any other. */
+static void take_lease(struct scsi_cmd *c)
+{
+	c->state = SCSI_CMD_FREEZING;
+	c->freeze = lu_freeze(c->ll, c->off, c->len, c, lease_taken);
+	if (c->freeze)
+		return;
+	c->state = SCSI_CMD_RUNNING;
+	c->len = 0;
+	scsi_reply(c, SCSI_BUSY);
 }
 
 void lu_resume(struct lu_loop *ll)
@@ -34,22 +59,31 @@ void lu_resume(struct lu_loop *ll)
 	struct scsi_cmd *c, *tmp;
 
 	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
-		if (c->state == SCSI_CMD_HELD && !must_wait(ll, c)) {
-			c->state = SCSI_CMD_RUNNING;
-			c->resume(c);
+		enum lu_obstacle o = c->state == SCSI_CMD_HELD ? obstacle(ll, c) : LU_FROZEN;
+		if (o == LU_FROZEN)
+			continue;
+		if (o == LU_LEASED) {
+			take_lease(c);
+			continue;
 		}
+		c->state = SCSI_CMD_RUNNING;
+		c->resume(c);
 	}
 }
 
 void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c))
 {
-	if (must_wait(c->ll, c)) {
-		c->resume = fn;
-		c->state = SCSI_CMD_HELD;
+	enum lu_obstacle o = obstacle(c->ll, c);
+
+	if (likely(o == LU_CLEAR)) {
+		c->state = SCSI_CMD_RUNNING;
+		fn(c);
 		return;
 	}
-	c->state = SCSI_CMD_RUNNING;
-	fn(c);
+	c->resume = fn;
+	c->state = SCSI_CMD_HELD;
+	if (o == LU_LEASED)
+		take_lease(c);
 }
 
 /* --- waiting --- */
@@ -85,14 +119,14 @@ static bool wait_over(const struct lu_loop *ll, const struct lu_wait *w)
 
 	if (w->tags)
 		return tags_over(ll, w);
-	if (!w->len && !w->seq)
+	if (!w->range[0].len && !w->seq)
 		return list_empty(&ll->cmds) && !ll->users;
 	list_for_each(c, &ll->cmds, in_lu) {
-		if (!w->len) {
+		if (!w->range[0].len) {
 			if (awaited(w, c))
 				return false;
-		} else if (c != w->except && c->state == SCSI_CMD_RUNNING && c->len &&
-			c->off < w->off + w->len && w->off < c->off + c->len) {
+		} else if (c != w->except && c->state == SCSI_CMD_RUNNING &&
+			(lu_range_holds(&w->range[0], c) || lu_range_holds(&w->range[1], c))) {
 			return false;
 		}
 	}
@@ -139,9 +173,9 @@ static void wait_add(struct lu_loop *ll, const struct lu_wait *what)
 	list_add_tail(&ll->waits, &w->node);
 }
 
-void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint64_t len, struct scsi_cmd *except)
+void lu_wait_ranges(struct lu_loop *ll, struct round_leg *leg, const struct lu_range range[2], struct scsi_cmd *except)
 {
-	wait_add(ll, &(struct lu_wait){ .leg = leg, .off = off, .len = len, .except = except });
+	wait_add(ll, &(struct lu_wait){ .leg = leg, .range = { range[0], range[1] }, .except = except });
 }
 
 void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg, struct scsi_cmd *except)

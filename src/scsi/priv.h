@@ -59,11 +59,16 @@ struct lu_pub {
 /* Target port groups; owned by who waits. */
 struct lu_tags { unsigned n; uint16_t tag[LIM_PORTALS]; };
 
+/* What a freeze holds back in a range: ALL commands; only those that WRITE; a LEASE holds a write until it has been taken
+ * away, and its owner is told. */
+enum freeze_kind { FREEZE_ALL, FREEZE_WRITES, FREEZE_LEASE };
+struct lu_range { uint64_t off, len; enum freeze_kind kind; }; /* bytes; len 0: none */
+
 /* A wait for commands of one loop to end; see lu_wait_*(). */
 struct lu_wait {
 	struct list       node;
 	struct round_leg *leg;
-	uint64_t          off, len;  /* RUNNING commands that overlap, if len */
+	struct lu_range   range[2];  /* RUNNING commands that they hold back, if range[0].len */
 	struct scsi_cmd  *except;
 	uint64_t          seq;       /* else commands marked must_abort that came before; 0 = everything */
 	const struct lu_tags *tags;  /* else commands through these target port groups that came before seq */
@@ -259,9 +264,9 @@ void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c));
 /* Something that held commands is over: those that nothing holds any more go on. */
 void lu_resume(struct lu_loop *ll);
 void lu_wait_check(struct lu_loop *ll);
-/* Ends leg when the commands have ended: RUNNING ones in off, len but `except`; those marked must_abort that came before
- * now, but ENDING ones if it waits for a command (`except`); all of them with everything. */
-void lu_wait_range(struct lu_loop *ll, struct round_leg *leg, uint64_t off, uint64_t len, struct scsi_cmd *except);
+/* Ends leg when the commands have ended: RUNNING ones that the ranges hold back, but `except`; those marked must_abort
+ * that came before now, but ENDING ones if it waits for a command (`except`); all of them with everything. */
+void lu_wait_ranges(struct lu_loop *ll, struct round_leg *leg, const struct lu_range range[2], struct scsi_cmd *except);
 void lu_wait_aborted(struct lu_loop *ll, struct round_leg *leg, struct scsi_cmd *except);
 void lu_wait_all(struct lu_loop *ll, struct round_leg *leg);
 /* Commands that came before now through these groups, but `except` and others that wait like it. */
@@ -280,10 +285,28 @@ void lu_give_up(struct lu_job *j, uint64_t id);
  * command on whose behalf, which does not wait for itself; may be NULL. NULL when memory is exhausted. */
 struct lu_freeze *lu_freeze(struct lu_loop *ll, uint64_t off, uint64_t len, struct scsi_cmd *own,
 	void (*granted)(struct lu_freeze *fz));
+/* The same for two ranges at once, of any kind but LEASE, on behalf of no command; ctx: lu_freeze_ctx(). */
+struct lu_freeze *lu_freeze_ranges(struct lu_loop *ll, const struct lu_range range[2], void *ctx,
+	void (*granted)(struct lu_freeze *fz));
+/* A lease, known by an id that nobody else has. broken(): a write took it away, and begins after that; lu_thaw() is still
+ * to be called. */
+struct lu_freeze *lu_lease(struct lu_loop *ll, uint64_t off, uint64_t len, uint64_t id, void *ctx,
+	void (*granted)(struct lu_freeze *fz), void (*broken)(struct lu_freeze *fz));
+/* Does the lease hold on this loop? If so inside a granted freeze of what it covers, nothing there has changed since. */
+bool lu_leased(const struct lu_loop *ll, uint64_t id);
 struct scsi_cmd *lu_freeze_own(const struct lu_freeze *fz);
+void *lu_freeze_ctx(const struct lu_freeze *fz);
 /* On the loop of lu_freeze(), also before it was granted (granted() is then not called). Frees fz. */
 void lu_thaw(struct lu_freeze *fz);
-bool lu_frozen(const struct lu_loop *ll, uint64_t off, uint64_t len);
+/* What is in the way of a command on c->off, c->len. */
+enum lu_obstacle { LU_CLEAR, LU_FROZEN, LU_LEASED };
+enum lu_obstacle lu_obstacle(const struct lu_loop *ll, const struct scsi_cmd *c);
+static inline bool lu_range_meets(const struct lu_range *r, uint64_t off, uint64_t len)
+{
+	return r->len && len && r->off < off + len && off < r->off + r->len;
+}
+/* Would a range of this kind hold back the command? */
+bool lu_range_holds(const struct lu_range *r, const struct scsi_cmd *c);
 void freeze_pool_free(struct scsi_loop *sl);
 
 /* --- ua.c --- */

@@ -394,11 +394,120 @@ static void close_waits(void **state)
 	lu = second;
 }
 
+static int granted, broken;
+
+static void count_granted(struct lu_freeze *fz)
+{
+	granted++;
+}
+
+static void count_broken(struct lu_freeze *fz)
+{
+	broken++;
+}
+
+/* A lease lets reads pass, and writes beside it; a write to it takes it away from every loop before it begins, and its owner
+ * hears of it once; docs/design/0011. */
+static void lease_breaks(void **state)
+{
+	struct lu_loop *here = lu_on(lu, n->loop), *there = lu_on(lu, n2->loop);
+	uint8_t data[512] = { 0 };
+	struct answer a;
+
+	granted = broken = 0;
+	struct lu_freeze *fz = lu_lease(here, 4096, 4096, 77, NULL, count_granted, count_broken);
+	bed_until(&granted);
+	assert_true(lu_leased(here, 77) && lu_leased(there, 77));
+	valve.hold = true;
+	start_rw(&a, n2, false, 8, 8, NULL);
+	bed_settle();
+	assert_int_equal(valve.nheld, 1);
+	valve_release(0);
+	finish(&a);
+	start_rw(&a, n2, true, 7, 1, data);
+	bed_settle();
+	assert_int_equal(valve.nheld, 1);
+	valve_release(0);
+	finish(&a);
+	assert_int_equal(broken, 0);
+	start_rw(&a, n2, true, 8, 1, data);
+	assert_int_equal(a.cmd->state, SCSI_CMD_FREEZING);
+	for (int i = 0; i < 1000 && !valve.nheld; i++)
+		bed_turn();
+	assert_int_equal(valve.nheld, 1);
+	assert_false(lu_leased(here, 77) || lu_leased(there, 77));
+	bed_settle();
+	assert_int_equal(broken, 1);
+	lu_thaw(fz);
+	valve_open();
+	finish(&a);
+	assert_good(a);
+	bed_settle();
+	assert_int_equal(broken, 1);
+}
+
+/* Whatever step of its life a lease is thawed at, and whether a write comes or is aborted, nothing stays behind, and the
+ * write ends. */
+static void lease_ends_anyhow(void **state)
+{
+	uint8_t data[512] = { 0 };
+
+	for (unsigned steps = 0; steps < 60; steps++) {
+		struct bed_tmf tmf = { .done = 1 };
+		struct answer a;
+		granted = broken = 0;
+		struct lu_freeze *fz = lu_lease(lu_on(lu, n->loop), 0, 4096, 1 + steps, NULL, count_granted, count_broken);
+		if (steps % 3)
+			bed_settle();
+		start_rw(&a, n2, true, 0, 1, data);
+		for (unsigned i = 0; i < steps / 2; i++)
+			loop_turn(i % 3 ? loop_group.loop[i % 3 - 1] : bed.control, 0);
+		if (steps & 1)
+			bed_tmf_start(&tmf, n2, 0, SCSI_ABORT_TASK, a.cmd->tag);
+		lu_thaw(fz);
+		finish(&a);
+		bed_until(&tmf.done);
+		bed_settle();
+		assert_true(list_empty(&lu->freezes));
+		assert_int_equal(lu_on(lu, n->loop)->users, 0);
+		assert_true(list_empty(&lu_on(lu, n2->loop)->frozen));
+		assert_true(broken <= 1);
+	}
+}
+
+/* Two freezes that only hold writes back do not wait for each other; one request with two ranges holds both, and not what
+ * lies between. */
+static void two_ranges(void **state)
+{
+	struct lu_range r[2] = { { 0, 4096, FREEZE_WRITES }, { 16384, 4096, FREEZE_ALL } };
+	struct lu_range w[2] = { { 0, 8192, FREEZE_WRITES } };
+	uint8_t data[512] = { 0 };
+	struct answer in, out, between;
+
+	granted = 0;
+	struct lu_freeze *a = lu_freeze_ranges(lu_on(lu, n->loop), r, NULL, count_granted);
+	struct lu_freeze *b = lu_freeze_ranges(lu_on(lu, n2->loop), w, NULL, count_granted);
+	bed_settle();
+	assert_int_equal(granted, 2);
+	assert_good(bed_rw(n2, 0, false, 0, 1, NULL, 512));
+	start_rw(&in, n2, true, 1, 1, data);
+	start_rw(&out, n2, false, 33, 1, NULL);
+	start_rw(&between, n2, true, 20, 1, data);
+	finish(&between);
+	assert_good(between);
+	assert_int_equal(in.done + out.done, 0);
+	lu_thaw(a);
+	finish(&out);
+	assert_int_equal(in.done, 0);
+	lu_thaw(b);
+	finish(&in);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(compare_and_write_holds), T(compare_and_write_queue),
+	const struct CMUnitTest tests[] = { T(lease_breaks), T(lease_ends_anyhow), T(two_ranges), T(compare_and_write_holds), T(compare_and_write_queue),
 		T(compare_and_write_counts), T(abort_waits), T(abort_anywhere),
 		T(abort_waiting), T(clear_task_set), T(ghost_write), T(no_deadlock), T(unmap_held), T(ordered), T(close_waits) };
 
