@@ -285,7 +285,7 @@ static bool owes_data(const struct iscsi_conn *c)
 	return false;
 }
 
-uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
+static uint64_t tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
 {
 	c->now_ns = now_ns;
 	if (!c->born_ns)
@@ -325,4 +325,15 @@ uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
 	}
 	ping(c);
 	return now_ns + NOP_WAIT_S * NS_PER_S;
+}
+
+uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
+{
+	uint64_t next = tick(c, now_ns, stalled);
+
+	if (c->state != CONN_FFP || list_empty(&c->tmfs))
+		return next;
+	if (!stalled)
+		tmf_retry(c->session);
+	return MIN(next, tmf_deadline(c));
 }

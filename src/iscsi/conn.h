@@ -25,6 +25,8 @@ enum iscsi_event_kind {
 	ISCSI_EV_FULL_FEATURE, /* the final login response left */
 	ISCSI_EV_SEND_TARGETS, /* answer with iscsi_conn_targets(); text = what was asked (All, name, "") */
 	ISCSI_EV_COLD_RESET,   /* TARGET COLD RESET is done: close every connection of the target */
+	ISCSI_EV_NEXUS_RESET,  /* I_T NEXUS RESET is done: close every connection of the session, keep nothing of it */
+	ISCSI_EV_TICK,         /* a deadline came nearer: call iscsi_tick() and set the timer to what it says */
 	ISCSI_EV_LOGOUT,       /* the logout response left: close the socket in good order */
 	ISCSI_EV_CLOSE,        /* close the socket now; why says the reason */
 };

@@ -145,6 +145,8 @@ static void advance(struct iscsi_task *t)
 		fail_poisoned(t);
 		return;
 	}
+	if (t->stopping)
+		return; /* a task management function ends it when its R2Ts are served */
 	if (t->got >= want) {
 		if (t->r2t_n)
 			return; /* 11.7.1: its end comes with the F bit, in an empty PDU perhaps */
@@ -250,7 +252,7 @@ static struct iscsi_task *make_task(struct iscsi_conn *c, const uint8_t *ahs, ui
 	m->nexus = c->session->nexus;
 	m->tag = t->itt;
 	m->attr = h[BHS_FLAGS] & CMD_ATTR;
-	m->priority = h[2] >> 4;
+	m->priority = c->session->params.protocol_level >= 2 ? h[2] >> 4 : 0; /* RFC 7144 5.1.1 */
 	m->cdb_len = 16;
 	m->done = task_done;
 	m->room_out = t->flags & CMD_WRITE ? t->edtl : 0;

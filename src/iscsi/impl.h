@@ -34,6 +34,7 @@ enum {
 	ITT_BUCKETS = 64,
 	HELD_MAX = LIM_CMD_WINDOW,
 	NOP_IDLE_S = 15,          /* seconds without a byte before the peer is asked for a sign of life ... */
+	TMF_DATA_S = 2,           /* seconds that a function on many tasks waits for the data of R2Ts */
 	DATA_WAIT_S = 60,         /* seconds that an R2T may wait for the next byte: it holds memory of others */
 	NOP_WAIT_S = 15,          /* ... and how long it has to give one */
 	DISCOVERY_IDLE_S = 600,   /* the same in a discovery session, which is not asked (7.4.3) but ended */
@@ -80,6 +81,8 @@ struct iscsi_task {
 	bool                  hashed, immediate, counted;
 	bool                  finished;  /* scsi's done() ran; waits for sequences to drain */
 	bool                  poisoned;  /* bad data arrived: fail once drained */
+	bool                  stopping;  /* a task management function is about to end it: no new R2T */
+	bool                  told;      /* of request_tmf.c, within one call */
 	bool                  dead;      /* aborted while its data is being received: goes with that PDU */
 	uint8_t               asc, ascq; /* what poisoned it */
 	uint8_t               flags;     /* CMD_READ, CMD_WRITE */
@@ -172,7 +175,7 @@ struct iscsi_conn {
 	bool                  login_wait; /* the host has not answered yet */
 
 	/* events */
-	enum iscsi_event_kind ev[8];
+	enum iscsi_event_kind ev[16];
 	unsigned              ev_n;
 	const char           *why;
 	char                  send_targets[LIM_ISCSI_NAME + 1];
@@ -207,6 +210,7 @@ struct iscsi_session {
 	size_t              held_bytes;
 	uint32_t            next_ttt;
 	struct list         held;         /* by CmdSN */
+	struct list         tmf_waits;    /* task management functions that wait for commands or data, oldest first */
 	struct iscsi_session_stats stats;
 	struct iscsi_task  *itt[ITT_BUCKETS];
 };
@@ -240,6 +244,7 @@ void rx_fini(struct iscsi_conn *c);
 void request_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len);
 void request_end(struct iscsi_conn *c, bool digest_ok);
 void request_run_held(struct iscsi_session *s);
+void request_plug(struct iscsi_session *s, uint32_t cmd_sn); /* commands before it that did not come never will */
 
 /* One request whose turn has come, as its handler sees it. */
 struct req {
@@ -251,6 +256,9 @@ struct req {
 
 /* request_tmf.c */
 void tmf_request(struct req *r);
+void tmf_retry(struct iscsi_session *s);            /* functions that wait may act now */
+uint64_t tmf_deadline(const struct iscsi_conn *c);  /* when they act at the latest */
+void tmf_lost(void *session, const uint8_t lun[8]); /* hook of the nexus: another one ended tasks of ours */
 void request_detach_tmfs(struct iscsi_conn *c);
 
 /* request_text.c */

@@ -293,25 +293,38 @@ static int accept_digest(struct iscsi_keys *k, const struct key *key, const char
 	return fail(k, LOGIN_INITIATOR_ERROR, "no %s of '%.40s' is allowed here", key->name, value);
 }
 
-static void set_reporting(struct iscsi_params *p, bool fence)
+/* 13.23: FastAbort implies the fence. */
+enum { REPORT_RFC3720, REPORT_FENCE, REPORT_FAST, REPORT_NONE };
+
+static void set_reporting(struct iscsi_params *p, unsigned which)
 {
-	p->task_reporting_rfc3720 = !fence;
-	p->response_fence = fence;
-	p->fast_abort = false;
+	p->task_reporting_rfc3720 = which == REPORT_RFC3720;
+	p->response_fence = which != REPORT_RFC3720;
+	p->fast_abort = which == REPORT_FAST;
 }
 
-/* 13.23. One connection per session makes every response fenced; FastAbort is not offered. */
+static unsigned reporting(const struct iscsi_offer *o, const char *word, size_t len)
+{
+	static const char *const words[] = { "RFC3720", "ResponseFence", "FastAbort" };
+	unsigned i = 0;
+
+	while (i < REPORT_NONE && (strlen(words[i]) != len || memcmp(words[i], word, len)))
+		i++;
+	return i == REPORT_FAST && !o->fast_abort ? REPORT_NONE : i;
+}
+
+/* The first of the list that we know. */
 static int accept_reporting(struct iscsi_keys *k, const struct key *key, const char *value, struct iscsi_text *out)
 {
 	const char *list = value, *it;
 	size_t len;
 
 	while ((it = list_item(&list, &len))) {
-		bool fence = len == 13 && !memcmp(it, "ResponseFence", 13);
-		if (!fence && !(len == 7 && !memcmp(it, "RFC3720", 7)))
+		unsigned which = reporting(k->offer, it, len);
+		if (which == REPORT_NONE)
 			continue;
-		set_reporting(k->params, fence);
-		return put(k, out, key, fence ? "ResponseFence" : "RFC3720");
+		set_reporting(k->params, which);
+		return no_room(k, iscsi_text_put(out, key->name, "%.*s", (int)len, it));
 	}
 	return put(k, out, key, "Reject");
 }
@@ -413,11 +426,11 @@ static int take_digest(struct iscsi_keys *k, const struct key *key, const char *
 
 static int take_reporting(struct iscsi_keys *k, const struct key *key, const char *value)
 {
-	bool fence = !strcmp(value, "ResponseFence");
+	unsigned which = reporting(k->offer, value, strlen(value));
 
-	if (!fence && strcmp(value, "RFC3720"))
+	if (which == REPORT_NONE)
 		return fail(k, LOGIN_INITIATOR_ERROR, "answer %s=%.20s was not offered", key->name, value);
-	set_reporting(k->params, fence);
+	set_reporting(k->params, which);
 	return 0;
 }
 
@@ -605,7 +618,7 @@ static int propose(struct iscsi_keys *k, struct iscsi_text *out, const struct ke
 		return put(k, out, key, crc && none ? "CRC32C,None" : crc ? "CRC32C" : "None");
 	}
 	if (key->rule == RULE_REPORTING)
-		return put(k, out, key, "ResponseFence,RFC3720");
+		return put(k, out, key, k->offer->fast_abort ? "FastAbort,ResponseFence,RFC3720" : "ResponseFence,RFC3720");
 	return put_value(k, out, key, wish(k, key));
 }
 

@@ -35,6 +35,7 @@ struct iscsi_offer {
 	bool     require_header_digest, require_data_digest;
 	uint32_t max_recv_segment, first_burst, max_burst, max_r2t, max_connections, time2wait, time2retain, erl;
 	bool     initial_r2t, immediate_data, pdu_in_order, sequence_in_order;
+	bool     fast_abort;                      /* TaskReporting=FastAbort */
 	uint32_t protocol_level;
 };
 void iscsi_offer_defaults(struct iscsi_offer *o); /* fast: see docs */

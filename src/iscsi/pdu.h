@@ -38,6 +38,8 @@ enum {
 	CMD_EDTL = 20, CMD_CDB = 32,                 /* 11.3 */
 	RSP_RESPONSE = 2, RSP_STATUS = 3, RSP_SNACK_TAG = 16 + 4, RSP_EXP_DATA_SN = 36, RSP_BIDI_RESID = 40,
 	RSP_RESID = 44,                              /* 11.4 */
+	RSP_QUALIFIER = 8,                           /* RFC 7144 5.2.1 */
+	TMF_RSP_INFO = 8,                            /* RFC 7144 6.4.1 */
 	TMF_REF_TAG = 20, TMF_REF_CMD_SN = 32, TMF_EXP_DATA_SN = 36, /* 11.5 */
 	DATA_SN = 36, DATA_OFFSET = 40, DATA_RESID = 44, DATA_STATUS = 3, /* 11.7 */
 	R2T_SN = 36, R2T_OFFSET = 40, R2T_LEN = 44,  /* 11.8 */

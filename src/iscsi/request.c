@@ -202,16 +202,38 @@ static void run_one_held(struct held *h)
 	free(h);
 }
 
-/* The gap may have closed: all whose turn has come, in order. */
+static bool still_arrives(const struct held *h)
+{
+	return h->task && h->conn->rx_task == h->task;
+}
+
+/* The gap may have closed: all whose turn has come, in order; then functions that waited for them. */
 void request_run_held(struct iscsi_session *s)
 {
 	while (!list_empty(&s->held)) {
 		struct held *h = list_first(&s->held, struct held, node);
-		if (h->task && h->conn->rx_task == h->task)
-			return; /* its data is still arriving */
-		if (session_sn(s, false, h->cmd_sn) != SN_NOW)
-			return;
+		if (still_arrives(h) || session_sn(s, false, h->cmd_sn) != SN_NOW)
+			break;
 		session_unhold(s, h);
 		run_one_held(h);
 	}
+	if (!list_empty(&s->tmf_waits))
+		tmf_retry(s);
+}
+
+/* 4.2.3.3 b: what has a lower CmdSN and did not come counts as received; what came is done now. */
+void request_plug(struct iscsi_session *s, uint32_t cmd_sn)
+{
+	if (!session_in_window(s, cmd_sn - 1))
+		return;
+	while (!list_empty(&s->held)) {
+		struct held *h = list_first(&s->held, struct held, node);
+		if (still_arrives(h) || !sn_lt(h->cmd_sn, cmd_sn))
+			break;
+		s->exp_cmd_sn = h->cmd_sn + 1;
+		session_unhold(s, h);
+		run_one_held(h);
+	}
+	if (sn_lt(s->exp_cmd_sn, cmd_sn))
+		s->exp_cmd_sn = cmd_sn;
 }

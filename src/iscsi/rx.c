@@ -143,7 +143,7 @@ static bool rx_trailer(struct iscsi_conn *c)
 		c->rx_buf = NULL;
 	}
 	c->rx_task = NULL;
-	if (c->session && c->session->nheld)
+	if (c->session && (c->session->nheld || !list_empty(&c->session->tmf_waits)))
 		request_run_held(c->session);
 	return true;
 }

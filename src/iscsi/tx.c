@@ -186,6 +186,8 @@ static void emit_response(struct iscsi_conn *c, struct iscsi_txb *b, struct iscs
 	h[BHS_OPCODE] = ISCSI_SCSI_RSP;
 	h[BHS_FLAGS] = FLAG_FINAL | residual(t, &resid);
 	h[RSP_STATUS] = t->cmd.status;
+	if (c->session->params.protocol_level >= 2)
+		put_be16(h + RSP_QUALIFIER, t->cmd.qualifier);
 	put_be32(h + BHS_ITT, t->itt);
 	uncount(c, t);
 	put_numbers(c, h, true);

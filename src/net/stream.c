@@ -202,6 +202,8 @@ static void cold_reset(struct net_conn *c)
 	home_ask(c, MSG_COLD_RESET, NULL);
 }
 
+static void tick(struct timer *t);
+
 static void handle(struct net_conn *c, const struct iscsi_event *ev)
 {
 	switch (ev->kind) {
@@ -220,6 +222,13 @@ static void handle(struct net_conn *c, const struct iscsi_event *ev)
 		break;
 	case ISCSI_EV_COLD_RESET:
 		cold_reset(c);
+		break;
+	case ISCSI_EV_NEXUS_RESET: /* when its response is out */
+		iscsi_conn_deafen(c->engine);
+		c->draining = true;
+		break;
+	case ISCSI_EV_TICK:
+		tick(&c->timer);
 		break;
 	case ISCSI_EV_LOGOUT:
 		stream_kill(c, NULL);

@@ -154,7 +154,11 @@ struct scsi_nexus {
 	const struct lun_map *map;
 	uint16_t     tpgt;
 	uint8_t      isid[6];
+	uint8_t      level;           /* iSCSIProtocolLevel */
 	bool         closing;
+	bool         hit;             /* of tmf.c, within one call */
+	void       (*lost)(void *ctx, const uint8_t lun[8]);
+	void        *lost_ctx;
 	struct copy_result copies[COPY_RESULTS];
 	unsigned     copy_seq;
 	unsigned     tmfs;            /* task management functions under way */

@@ -215,6 +215,7 @@ void scsi_cmd_init(struct scsi_cmd *c, struct loop *l)
 	c->out_len = c->in_len = 0;
 	c->want_in = c->want_out = 0;
 	c->status = SCSI_GOOD;
+	c->qualifier = 0;
 	c->sense_len = 0;
 	c->aborted = c->must_abort = c->send_only = false;
 	c->state = SCSI_CMD_IDLE;
@@ -346,6 +347,7 @@ static void end_task(struct task *t)
 void scsi_reply(struct scsi_cmd *c, enum scsi_status status)
 {
 	c->status = (uint8_t)status;
+	c->qualifier = status == SCSI_BUSY ? 1 : 0; /* again in 100 ms */
 	c->task.run = end_task;
 	loop_defer(c->loop, &c->task);
 }

@@ -87,6 +87,7 @@ struct scsi_cmd {
 
 	/* The result, valid in done(). */
 	uint8_t  status;              /* enum scsi_status */
+	uint16_t qualifier;           /* status qualifier, SAM-5 5.3.2; 0 = none */
 	bool     aborted;             /* by task management or nexus loss: send nothing */
 	uint16_t sense_len;
 	uint64_t want_in, want_out;   /* bytes the CDB asked to move: residual = want - room, see RFC 7143 11.4.5 */
@@ -138,7 +139,10 @@ struct scsi_tmf {
 	struct scsi_nexus   *nexus;
 	uint8_t              lun[8];
 	uint64_t             tag;    /* ABORT TASK, QUERY TASK */
+	/* Functions on many tasks: whether a command of its own nexus is one of them; NULL: all are. Called in scsi_tmf(). */
+	bool               (*covers)(const struct scsi_tmf *t, const struct scsi_cmd *c);
 	enum scsi_tmf_result result; /* valid in done() */
+	uint8_t              info[3]; /* additional response information, SAM-5 7.1, likewise */
 	void               (*done)(struct scsi_tmf *t);
 	/* private */
 	struct task     task;
@@ -153,6 +157,9 @@ void scsi_tmf(struct scsi_tmf *t);
 /* An I_T nexus: one initiator port (name + ISID) at one target port group. Lives on its loop. */
 struct scsi_nexus *scsi_nexus_new(struct scsi_target *t, struct loop *l, const char *initiator,
 	const uint8_t isid[6], uint16_t tpgt);
+/* What its transport is, once at its beginning. level: iSCSIProtocolLevel. lost: called on its loop, from outside of the
+ * transport, when a function of another nexus has marked commands of this one at a LUN; their done() comes later. */
+void scsi_nexus_transport(struct scsi_nexus *n, uint8_t level, void (*lost)(void *ctx, const uint8_t lun[8]), void *ctx);
 /* I_T nexus loss: aborts its commands (their done() runs with aborted set), releases reservations; gone()
  * runs on the loop when the last has ended and nothing of it can touch the medium. Writes that hang below
  * keep their range frozen for everybody until they end, so that a later overlapping command orders after

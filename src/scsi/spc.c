@@ -12,7 +12,7 @@ static void pad_copy(uint8_t *p, size_t n, const char *s)
 
 static const uint16_t version_descriptors[] = {
 	0x00a0, /* SAM-5 */
-	0x0960, /* iSCSI */
+	0x0960, /* iSCSI: plus the protocol level, RFC 7144 4.2 */
 	0x0460, /* SPC-4 */
 	0x04c0, /* SBC-3 */
 };
@@ -34,6 +34,7 @@ static void inquiry_standard(struct scsi_cmd *c)
 	pad_copy(p + 32, 4, lu && lu->conf.revision ? lu->conf.revision : LUNETTE_VERSION);
 	for (unsigned i = 0; i < ARRAY_LEN(version_descriptors); i++)
 		put_be16(p + 58 + 2 * i, version_descriptors[i]);
+	put_be16(p + 60, (uint16_t)(version_descriptors[1] + c->nexus->level));
 	scsi_reply_data(c, p, sizeof(p));
 }
 

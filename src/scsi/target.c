@@ -222,6 +222,13 @@ struct scsi_nexus *scsi_nexus_new(struct scsi_target *t, struct loop *l, const c
 	return n;
 }
 
+void scsi_nexus_transport(struct scsi_nexus *n, uint8_t level, void (*lost)(void *ctx, const uint8_t lun[8]), void *ctx)
+{
+	n->level = level;
+	n->lost = lost;
+	n->lost_ctx = ctx;
+}
+
 /* --- nexus loss --- */
 
 static void nexus_free(struct scsi_nexus *n)

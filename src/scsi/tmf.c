@@ -56,21 +56,41 @@ static bool has_tasks(const struct lu_loop *ll, const struct scsi_nexus *n)
 
 /* --- aborts: a round whose legs end when what they marked has ended --- */
 
+/* The transports of other nexuses that lost commands. */
+static void tell_others(struct lu_loop *ll)
+{
+	struct scsi_cmd *c;
+
+	list_for_each(c, &ll->cmds, in_lu) {
+		struct scsi_nexus *n = c->nexus;
+		if (n->hit && n->lost)
+			n->lost(n->lost_ctx, c->lun);
+		n->hit = false;
+	}
+}
+
 /* Marks; other nexuses that lose commands to CLEAR TASK SET hear of it (SAM-5 5.14, TAS = 0). */
 static void mark(struct lu_loop *ll, const struct scsi_tmf *t)
 {
 	bool everybody = t->kind == SCSI_CLEAR_TASK_SET || t->kind == SCSI_LU_RESET || t->kind == SCSI_TARGET_RESET;
 	struct scsi_cmd *c, *tmp;
+	bool others = false;
 
 	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
 		bool own = c->nexus->id == t->nexus_id;
 		if ((!own && !everybody) || (t->kind == SCSI_ABORT_TASK && c->tag != t->tag))
 			continue;
+		if (own && t->covers && !t->covers(t, c))
+			continue;
 		struct itl *itl = scsi_itl(c);
 		if (!own && t->kind == SCSI_CLEAR_TASK_SET && itl && !c->must_abort)
 			ua_add(itl, UA_CLEARED);
+		if (!own && !c->must_abort)
+			others = c->nexus->hit = true;
 		scsi_abort(c);
 	}
+	if (others)
+		tell_others(ll);
 }
 
 /* On the nexus' own loop, when the function arrives: a command that comes after it is not its affair, and would
@@ -183,6 +203,20 @@ static void nexus_reset(struct scsi_tmf *t)
 	target_reset_next(t);
 }
 
+/* SAM-5 7.9: is a unit attention pending? The first of them, and whether there are more. */
+static void query_async(struct scsi_tmf *t, const struct itl *itl)
+{
+	enum { ONE = 0x10, MORE = 0x20, UNIT_ATTENTION = 6 }; /* UADE depth, sense key */
+
+	if (!itl->nua) {
+		tmf_end_later(t, SCSI_TMF_COMPLETE);
+		return;
+	}
+	t->info[0] = (itl->nua > 1 ? MORE : ONE) | UNIT_ATTENTION;
+	put_be16(t->info + 1, itl->ua[0]);
+	tmf_end_later(t, SCSI_TMF_SUCCEEDED);
+}
+
 static void on_lu(struct scsi_tmf *t)
 {
 	struct lu_loop *ll = t->ll;
@@ -213,8 +247,8 @@ static void on_lu(struct scsi_tmf *t)
 	case SCSI_QUERY_TASK_SET:
 		tmf_end_later(t, has_tasks(ll, t->nexus) ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
 		return;
-	case SCSI_QUERY_ASYNC_EVENT: /* SAM-5 7.9: is a unit attention pending? */
-		tmf_end_later(t, t->nexus->itl[lun_decode(t->lun)].nua ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
+	case SCSI_QUERY_ASYNC_EVENT:
+		query_async(t, &t->nexus->itl[lun_decode(t->lun)]);
 		return;
 	default: /* CLEAR ACA: NormACA is 0 */
 		tmf_end_later(t, SCSI_TMF_REJECTED);
@@ -229,6 +263,7 @@ void scsi_tmf(struct scsi_tmf *t)
 	t->ll = NULL;
 	t->nexus_id = n->id;
 	t->next_lun = 0;
+	memset(t->info, 0, sizeof(t->info));
 	n->tmfs++;
 	if (t->kind == SCSI_TARGET_RESET) {
 		mark_here(t);

@@ -111,6 +111,7 @@ void duplex_open(struct duplex *d)
 	d->ready = d->closed = d->logged_out = false;
 	d->header_digest = d->data_digest = false;
 	d->why[0] = 0;
+	d->seen = 0;
 	d->out_len = d->out_at = 0;
 	d->cmd_sn = d->itt = 1;
 }
@@ -149,6 +150,7 @@ static bool events(struct duplex *d)
 
 	while (iscsi_next(d->conn, &ev)) {
 		any = true;
+		d->seen |= 1u << ev.kind;
 		if (ev.kind == ISCSI_EV_POLICY) {
 			d->policy.offer = &d->offer;
 			d->policy.tpgt = 1;

@@ -20,6 +20,7 @@ struct duplex {
 	struct iscsi_offer    offer;
 	struct iscsi_login_policy policy;
 	bool                  ready, closed, logged_out;
+	unsigned              seen;  /* 1 << kind of every event */
 	bool                  ending; /* the connection is being freed: it must not wake its host */
 	char                  why[256];
 	uint8_t              *out;   /* what the target sent */

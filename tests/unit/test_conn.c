@@ -523,6 +523,8 @@ static void test_command_behind_tmf(void **state)
 		duplex_cmd(&d, bhs, FLAG_FINAL, 0, tur);
 		memcpy(all + 96, bhs, 48);
 		duplex_feed(&d, all, sizeof(all), 0);
+		iscsi_tick(d.conn, d.conn->now_ns + TMF_DATA_S * NS_PER_S, false); /* nobody serves the R2T */
+		duplex_run(&d);
 		bool answered = false, done = false;
 		while ((h = duplex_next(&d, NULL, NULL))) {
 			assert_int_not_equal(h[0], ISCSI_DATA_IN);

@@ -126,12 +126,13 @@ static void test_target_answers(void **state)
 		{ 0, OPER, "ErrorRecoveryLevel=2", "ErrorRecoveryLevel=0" },
 		{ 0, OPER, "ErrorRecoveryLevel=3", "ErrorRecoveryLevel=Reject" },
 		/* 13.23 first of the list that we do */
-		{ 0, OPER, "TaskReporting=FastAbort,ResponseFence,RFC3720", "TaskReporting=ResponseFence" },
+		{ 0, OPER, "TaskReporting=FastAbort,ResponseFence,RFC3720", "TaskReporting=FastAbort" },
 		{ 0, OPER, "TaskReporting=RFC3720,ResponseFence", "TaskReporting=RFC3720" },
-		{ 0, OPER, "TaskReporting=FastAbort", "TaskReporting=Reject" },
+		{ 0, OPER, "TaskReporting=X-other,ResponseFence,RFC3720", "TaskReporting=ResponseFence" },
+		{ 0, OPER, "TaskReporting=Fast", "TaskReporting=Reject" },
 		{ DISCOVERY, OPER, "TaskReporting=RFC3720", "TaskReporting=Irrelevant" },
-		/* 13.24, RFC 7144 7.1.1 minimum; our 1 */
-		{ 0, OPER, "iSCSIProtocolLevel=2", "iSCSIProtocolLevel=1" },
+		/* 13.24, RFC 7144 7.1.1 minimum; our 2 */
+		{ 0, OPER, "iSCSIProtocolLevel=3", "iSCSIProtocolLevel=2" },
 		{ 0, OPER, "iSCSIProtocolLevel=0", "iSCSIProtocolLevel=0" },
 		{ 0, OPER, "iSCSIProtocolLevel=32", "iSCSIProtocolLevel=Reject" },
 		{ DISCOVERY, OPER, "iSCSIProtocolLevel=1", "iSCSIProtocolLevel=Irrelevant" },
@@ -304,8 +305,8 @@ static void test_initiator_takes(void **state)
 		{ "InitialR2T=Yes", true }, { "InitialR2T=No", true }, { "ImmediateData=No", true },
 		{ "DataPDUInOrder=Yes", true }, { "DataPDUInOrder=No", false },
 		{ "HeaderDigest=CRC32C", true }, { "HeaderDigest=None", true }, { "HeaderDigest=MD9", false },
-		{ "TaskReporting=RFC3720", true }, { "TaskReporting=FastAbort", false },
-		{ "iSCSIProtocolLevel=NotUnderstood", true }, { "iSCSIProtocolLevel=2", false },
+		{ "TaskReporting=FastAbort", true }, { "TaskReporting=Fast", false },
+		{ "iSCSIProtocolLevel=NotUnderstood", true }, { "iSCSIProtocolLevel=2", true }, { "iSCSIProtocolLevel=3", false },
 		{ "MaxRecvDataSegmentLength=262144", true }, { "MaxRecvDataSegmentLength=17", false },
 		{ "TargetPortalGroupTag=1", true }, { "TargetPortalGroupTag=65536", false }, { "TargetAlias=a disk", true },
 		{ "InitiatorName=iqn.2001-04.com.example", false }, { "SendTargets=All", false },
