@@ -206,7 +206,7 @@ static enum iscsi_login_next feed(struct iscsi_login *l, const uint8_t *bhs, uin
 		next = iscsi_login_policy(l, &policy);
 	if (next == ISCSI_LOGIN_ADMIT) {
 		must(!policy.nusers || answered_right, "no admission without the right response");
-		next = iscsi_login_admit(l, refuse_admission ? LOGIN_NO_RESOURCES : 0, 1, 40);
+		next = iscsi_login_admit(l, refuse_admission ? LOGIN_NO_RESOURCES : 0, 1, 9, 40);
 	}
 	return next;
 }

@@ -123,6 +123,20 @@ static json_t *params_json(const struct iscsi_params *p)
 	return o;
 }
 
+static json_t *paths_json(const struct net_session_info *s)
+{
+	json_t *all = json_array();
+
+	for (unsigned i = 0; i < s->connections; i++) {
+		json_t *o = json_object();
+		set_uint(o, "cid", s->conn[i].cid);
+		json_object_set_new(o, "peer", json_string(s->conn[i].peer));
+		json_object_set_new(o, "local", json_string(s->conn[i].local));
+		json_array_append_new(all, o);
+	}
+	return all;
+}
+
 static json_t *session_json(const struct net_session_info *s, uint64_t now_ns)
 {
 	json_t *o = json_object();
@@ -136,12 +150,15 @@ static json_t *session_json(const struct net_session_info *s, uint64_t now_ns)
 	json_object_set_new(o, "discovery", json_boolean(s->discovery));
 	if (s->user[0])
 		json_object_set_new(o, "user", json_string(s->user));
-	json_object_set_new(o, "peer", json_string(s->peer));
-	json_object_set_new(o, "local", json_string(s->local));
+	if (s->connections) {
+		json_object_set_new(o, "peer", json_string(s->conn[0].peer));
+		json_object_set_new(o, "local", json_string(s->conn[0].local));
+	}
 	json_object_set_new(o, "isid", json_string(isid));
 	set_uint(o, "tsih", s->tsih);
 	set_uint(o, "group", s->tpgt);
 	set_uint(o, "connections", s->connections);
+	json_object_set_new(o, "paths", paths_json(s));
 	set_uint(o, "loop", s->loop);
 	set_uint(o, "age_seconds", now_ns > s->since_ns ? (now_ns - s->since_ns) / NS_PER_S : 0);
 	set_uint(o, "commands", s->commands);

@@ -15,6 +15,7 @@ enum {
 	LIM_RECV_SEGMENT = 1 << 20,       /* MaxRecvDataSegmentLength that we declare, bytes */
 	LIM_TRANSFER = 16 << 20,          /* one SCSI command's data, bytes; VPD B0 says the same */
 	LIM_CMD_WINDOW = 256,             /* commands one session may have in flight by MaxCmdSN */
+	LIM_CONNECTIONS = 32,             /* of one session: more than a client has ways to us */
 	LIM_R2T = 32,                     /* outstanding R2Ts of one task */
 	LIM_LUNS = 16384,                 /* flat addressing, SAM-5 4.7.7.3: 14 bits */
 	LIM_TARGETS = 4096,

@@ -29,34 +29,73 @@ struct iscsi_conn *iscsi_conn_new(struct iscsi_pool *pool, const struct iscsi_ho
 	list_init(&c->dataq);
 	list_init(&c->tasks);
 	list_init(&c->tmfs);
+	list_init(&c->in_session);
 	pool->conns_live++;
 	return c;
 }
 
-/* A task that SCSI still works on ends by itself, without a word. None of them goes on when the memory of another
- * comes back. */
-static void detach_tasks(struct iscsi_conn *c)
+/* Nobody will ask for t any more. What SCSI still works on ends without a word; it is told so if the session lives on
+ * (11.14.5), else it learns by the loss of the nexus. */
+static void abandon(struct iscsi_task *t, bool session_lives)
+{
+	struct iscsi_session *s = t->session;
+	bool busy = t->state != TASK_HELD && !t->finished && !t->dead;
+
+	if (!busy) {
+		task_put(t);
+		return;
+	}
+	if (t->hashed)
+		session_unhash(s, t);
+	if (t->counted)
+		s->inflight--;
+	if (t->immediate)
+		s->nimmediate--;
+	t->counted = t->immediate = false;
+	list_del(&t->node);
+	t->conn = NULL;
+	t->session = NULL;
+	if (session_lives)
+		scsi_cmd_drop(&t->cmd);
+}
+
+/* None of them goes on when the memory of another comes back. */
+static void detach_tasks(struct iscsi_conn *c, bool session_lives)
 {
 	struct iscsi_task *t, *tmp;
 
 	list_for_each(t, &c->tasks, node)
 		list_del(&t->starved);
-	list_for_each_safe(t, tmp, &c->tasks, node) {
-		bool busy = t->state != TASK_HELD && !t->finished && !t->dead;
-		if (!busy) {
-			task_put(t);
+	list_for_each_safe(t, tmp, &c->tasks, node)
+		abandon(t, session_lives);
+}
+
+/* 7.1.4.3: one of the others tells the initiator. */
+static void tell_drop(const struct iscsi_conn *c)
+{
+	struct iscsi_session *s = c->session;
+	struct iscsi_conn *o;
+
+	if (c->logged_out || c->state == CONN_LOGIN || s->closing)
+		return;
+	list_for_each(o, &s->conns, in_session) {
+		if (o->state != CONN_FFP || o->deaf)
 			continue;
-		}
-		if (t->hashed)
-			session_unhash(c->session, t);
-		if (t->counted)
-			c->session->inflight--;
-		if (t->immediate)
-			c->session->nimmediate--;
-		t->counted = t->immediate = false;
-		list_del(&t->node);
-		t->conn = NULL;
+		iscsi_conn_tell_drop(o, c->cid, (uint16_t)s->params.time2wait, 0);
+		o->host.wake(o->user);
+		return;
 	}
+}
+
+static void leave_session(struct iscsi_conn *c)
+{
+	struct iscsi_session *s = c->session;
+
+	session_drop_held(s, c);
+	list_del(&c->in_session);
+	s->nconns--;
+	detach_tasks(c, s->nconns > 0 && !s->closing);
+	tell_drop(c);
 }
 
 void iscsi_conn_free(struct iscsi_conn *c)
@@ -65,11 +104,8 @@ void iscsi_conn_free(struct iscsi_conn *c)
 		return;
 	c->rx_task = NULL;
 	tx_fini(c);
-	if (c->session) {
-		session_drop_held(c->session, c);
-		detach_tasks(c);
-		c->session->nconns--;
-	}
+	if (c->session)
+		leave_session(c);
 	request_detach_tmfs(c);
 	rx_fini(c);
 	iscsi_text_free(&c->text);
@@ -151,12 +187,21 @@ static void login_send(struct iscsi_conn *c, enum ctl_after after)
 	}
 }
 
+/* What holds for the session was said by the login that made it (13). */
+static void params_of(struct iscsi_conn *c, const struct iscsi_params *p)
+{
+	c->params = c->session->params;
+	c->params.header_digest = p->header_digest;
+	c->params.data_digest = p->data_digest;
+	c->params.max_recv_segment = p->max_recv_segment;
+	c->params.max_xmit_segment = p->max_xmit_segment;
+}
+
 /* The final response is made: from the moment it enters a batch, full feature phase. */
 static void login_finish(struct iscsi_conn *c)
 {
-	c->params = *iscsi_login_params(c->login);
+	params_of(c, iscsi_login_params(c->login));
 	c->stat_sn = iscsi_login_stat_sn(c->login);
-	c->cid = iscsi_login_cid(c->login);
 	login_send(c, AFTER_FULL_FEATURE);
 }
 
@@ -206,13 +251,39 @@ void iscsi_conn_admit(struct iscsi_conn *c, uint16_t status, struct iscsi_sessio
 {
 	if (c->state != CONN_LOGIN)
 		return;
-	if (s) {
-		c->session = s;
-		s->nconns++;
-	}
 	c->login_wait = false;
-	login_next(c, iscsi_login_admit(c->login, status, s ? s->tsih : 0,
-		s ? session_max_cmd_sn(s) : 0));
+	if (!s) {
+		login_next(c, iscsi_login_admit(c->login, status, 0, 0, 0));
+		return;
+	}
+	c->session = s;
+	c->cid = iscsi_login_cid(c->login);
+	list_add_tail(&s->conns, &c->in_session);
+	s->nconns++;
+	login_next(c, iscsi_login_admit(c->login, 0, s->tsih, s->exp_cmd_sn, session_max_cmd_sn(s)));
+}
+
+/* --- sessions of several connections --- */
+
+void iscsi_conn_reinstated(struct iscsi_conn *c)
+{
+	c->logged_out = true;
+	conn_close(c, "reinstated by a login with its CID");
+}
+
+void iscsi_conn_move(struct iscsi_conn *c, struct iscsi_pool *to)
+{
+	CHECK(list_empty(&c->tasks) && list_empty(&c->ctlq) && !(c->txb && c->txb->left));
+	if (c->txb)
+		txb_put(c->pool, c->txb);
+	c->txb = NULL;
+	c->pool->conns_live--; /* of the loop that it leaves, which runs this; the rest of the pool is not touched */
+	c->pool = to;
+}
+
+void iscsi_conn_arrived(struct iscsi_conn *c)
+{
+	c->pool->conns_live++;
 }
 
 const struct iscsi_login *iscsi_conn_login(const struct iscsi_conn *c)
@@ -229,6 +300,11 @@ void iscsi_conn_login_done(struct iscsi_conn *c)
 const struct iscsi_params *iscsi_conn_params(const struct iscsi_conn *c)
 {
 	return &c->params;
+}
+
+uint16_t iscsi_conn_cid(const struct iscsi_conn *c)
+{
+	return c->cid;
 }
 
 struct iscsi_session *iscsi_conn_session(const struct iscsi_conn *c)

@@ -68,13 +68,21 @@ uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled);
 
 /* Answers to events. */
 void iscsi_conn_policy(struct iscsi_conn *c, const struct iscsi_login_policy *p);
-/* status 0: the connection joins s, which the host made. Else refused. */
+/* status 0: the connection joins s: a new one that the host made, or one that it found and that has room
+ * (iscsi_session_room) and no connection of this CID (iscsi_session_conn). Else refused. */
 void iscsi_conn_admit(struct iscsi_conn *c, uint16_t status, struct iscsi_session *s);
+/* A login with the CID of c takes its place (6.3.4): c is closed, the host frees it, then admits the new one. */
+void iscsi_conn_reinstated(struct iscsi_conn *c);
+/* To the loop of the session that it joins, while it waits for admission with nothing in flight: move on the
+ * old loop, arrived on the new one. */
+void iscsi_conn_move(struct iscsi_conn *c, struct iscsi_pool *to);
+void iscsi_conn_arrived(struct iscsi_conn *c);
 void iscsi_conn_targets(struct iscsi_conn *c, struct iscsi_text *answer); /* takes the text over */
 
 const struct iscsi_login *iscsi_conn_login(const struct iscsi_conn *c); /* while login lasts, else NULL */
 void iscsi_conn_login_done(struct iscsi_conn *c); /* in full feature phase: frees what login needed */
 const struct iscsi_params *iscsi_conn_params(const struct iscsi_conn *c);
+uint16_t iscsi_conn_cid(const struct iscsi_conn *c);
 struct iscsi_session *iscsi_conn_session(const struct iscsi_conn *c);   /* NULL before admission */
 /* Asynchronous messages, 11.9.1; nothing is sent outside full feature phase. The host may call them at any time but
  * inside the engine.
@@ -98,6 +106,15 @@ struct iscsi_session *iscsi_session_new(struct scsi_nexus *nexus, const struct i
 	uint32_t exp_cmd_sn, uint32_t window);
 /* Commands in flight that are allowed from now on; MaxCmdSN never goes back, so less takes effect by and by. */
 void iscsi_session_window(struct iscsi_session *s, uint32_t window);
+/* The host's pointer of the connection that has this CID, or NULL. */
+void *iscsi_session_conn(struct iscsi_session *s, uint16_t cid);
+bool iscsi_session_room(const struct iscsi_session *s); /* for one more connection, 13.2 */
+/* The initiator closed it: the host closes every connection. */
+bool iscsi_session_logged_out(const struct iscsi_session *s);
+/* From now on nothing of a connection outlives it, and none joins: the session ends with its last connection. */
+void iscsi_session_close(struct iscsi_session *s);
+bool iscsi_session_closing(const struct iscsi_session *s);
+const struct iscsi_params *iscsi_session_params(const struct iscsi_session *s);
 /* No connection left and the nexus closed. */
 void iscsi_session_free(struct iscsi_session *s);
 struct scsi_nexus *iscsi_session_nexus(const struct iscsi_session *s);

@@ -438,8 +438,8 @@ void data_out_begin(struct iscsi_conn *c)
 	struct iscsi_task *t = session_find(c->session, be32(h + BHS_ITT));
 
 	c->data_ns = c->now_ns;
-	if (!t || !(t->flags & CMD_WRITE) || t->state > TASK_DATA)
-		return; /* of a task that was aborted or has failed: nobody wants it */
+	if (!t || t->conn != c || !(t->flags & CMD_WRITE) || t->state > TASK_DATA)
+		return; /* of a task that was aborted or has failed, or on the wrong connection: nobody wants it */
 	bool solicited = be32(h + BHS_TTT) != ISCSI_NO_TAG;
 	const char *why = solicited ? check_solicited(c, t) : check_unsolicited(c, t);
 	if (why) {

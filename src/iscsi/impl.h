@@ -70,7 +70,8 @@ enum task_state { TASK_HELD, TASK_DATA, TASK_EXEC, TASK_RESPOND };
 struct iscsi_task {
 	struct scsi_cmd       cmd;
 	struct iscsi_pool    *pool;
-	struct iscsi_conn    *conn;      /* NULL: connection is gone, ends without a word */
+	struct iscsi_conn    *conn;      /* its allegiance (4.3.x); NULL: none */
+	struct iscsi_session *session;   /* NULL: nobody waits for it, ends without a word */
 	struct list           node;      /* in conn->tasks */
 	struct txitem         tx;        /* in conn->dataq, then in its batch */
 	struct iscsi_task    *hash_next;
@@ -133,6 +134,7 @@ struct iscsi_conn {
 	struct iscsi_host     host;
 	void                 *user;
 	struct iscsi_session *session;
+	struct list           in_session; /* session->conns, from admission on */
 	struct iscsi_login   *login;
 	struct iscsi_params   params;
 	enum conn_state       state;
@@ -173,6 +175,7 @@ struct iscsi_conn {
 	bool                  text_final; /* F of its last request */
 	bool                  deaf;       /* nothing more is read: about to close */
 	bool                  login_wait; /* the host has not answered yet */
+	bool                  logged_out; /* its end is no surprise to the initiator */
 
 	/* events */
 	enum iscsi_event_kind ev[16];
@@ -192,7 +195,7 @@ struct iscsi_conn {
 struct held {
 	struct list node;
 	uint32_t    cmd_sn;
-	struct iscsi_conn *conn;
+	struct iscsi_conn *conn;          /* NULL: only a place in the order that is taken */
 	struct iscsi_task *task;          /* SCSI command, or NULL: */
 	uint8_t     bhs[ISCSI_BHS];
 	uint8_t    *data;
@@ -211,6 +214,9 @@ struct iscsi_session {
 	uint32_t            next_ttt;
 	struct list         held;         /* by CmdSN */
 	struct list         tmf_waits;    /* task management functions that wait for commands or data, oldest first */
+	struct list         conns;
+	bool                closing;      /* nothing of a connection outlives it, and none joins */
+	bool                logged_out;   /* as a whole */
 	struct iscsi_session_stats stats;
 	struct iscsi_task  *itt[ITT_BUCKETS];
 };
@@ -233,6 +239,7 @@ uint32_t session_max_cmd_sn(struct iscsi_session *s);
 struct iscsi_task *session_find(struct iscsi_session *s, uint32_t itt);
 void session_hash(struct iscsi_session *s, struct iscsi_task *t);
 void session_unhash(struct iscsi_session *s, struct iscsi_task *t);
+struct iscsi_conn *session_conn(struct iscsi_session *s, uint16_t cid);
 int  session_hold(struct iscsi_session *s, struct held *h);
 void session_unhold(struct iscsi_session *s, struct held *h);
 void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c);

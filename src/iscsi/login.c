@@ -43,7 +43,7 @@ struct iscsi_login {
 	uint32_t text_total;    /* of all requests: LIM_LOGIN_TEXT bounds it */
 	uint8_t  first[ISCSI_BHS], now[ISCSI_BHS]; /* headers of the first and the current request */
 	uint16_t tsih;          /* to be returned in the final response */
-	uint32_t stat_sn, max_cmd_sn;
+	uint32_t stat_sn, exp_cmd_sn, max_cmd_sn;
 	bool     named;         /* TargetPortalGroupTag is out */
 	bool     partial;       /* a text with the C bit is being gathered */
 	bool     ready;         /* rsp holds a response */
@@ -79,7 +79,7 @@ static void response(struct iscsi_login *l, uint8_t flags, uint16_t status)
 	memcpy(r + BHS_ITT, l->first + BHS_ITT, 4);
 	put_be24(r + BHS_DATA_LEN, l->rsp_len);
 	put_be32(r + BHS_STAT_SN, l->stat_sn++);
-	put_be32(r + BHS_EXP_CMD_SN, be32(l->first + BHS_CMD_SN));
+	put_be32(r + BHS_EXP_CMD_SN, l->state == ST_DONE ? l->exp_cmd_sn : be32(l->first + BHS_CMD_SN));
 	put_be32(r + BHS_MAX_CMD_SN, l->state == ST_DONE ? l->max_cmd_sn : be32(l->first + BHS_CMD_SN));
 	r[LOGIN_CLASS] = (uint8_t)(status >> 8);
 	r[LOGIN_DETAIL] = (uint8_t)status;
@@ -254,6 +254,8 @@ static const char *status_words(uint16_t status)
 	case LOGIN_FORBIDDEN: return "this initiator may not use the target";
 	case LOGIN_REMOVED: return "the target is being removed";
 	case LOGIN_UNAVAILABLE: return "the server stops";
+	case LOGIN_NO_SESSION: return "there is no session with this TSIH for this initiator, ISID and portal group";
+	case LOGIN_TOO_MANY_CONNS: return "the session has as many connections as were negotiated";
 	default: return "refused by the server";
 	}
 }
@@ -458,14 +460,16 @@ enum iscsi_login_next iscsi_login_policy(struct iscsi_login *l, const struct isc
 	return step(l, EV_POLICY);
 }
 
-enum iscsi_login_next iscsi_login_admit(struct iscsi_login *l, uint16_t status, uint16_t tsih, uint32_t max_cmd_sn)
+enum iscsi_login_next iscsi_login_admit(struct iscsi_login *l, uint16_t status, uint16_t tsih, uint32_t exp_cmd_sn,
+	uint32_t max_cmd_sn)
 {
 	l->ready = false;
 	if (l->state != ST_ADMITTING)
 		return refuse(l, LOGIN_TARGET_ERROR, "admission out of turn");
 	if (status)
-		return refuse(l, status, "session refused (status %04x)", status);
+		return refuse(l, status, "%s (status %04x)", status_words(status), status);
 	l->tsih = tsih;
+	l->exp_cmd_sn = exp_cmd_sn;
 	l->max_cmd_sn = max_cmd_sn;
 	return step(l, EV_ADMITTED);
 }
@@ -499,6 +503,11 @@ uint16_t iscsi_login_tsih(const struct iscsi_login *l)
 uint16_t iscsi_login_cid(const struct iscsi_login *l)
 {
 	return be16(l->first + LOGIN_CID);
+}
+
+uint32_t iscsi_login_exp_stat_sn(const struct iscsi_login *l)
+{
+	return be32(l->first + BHS_EXP_STAT_SN);
 }
 
 uint32_t iscsi_login_cmd_sn(const struct iscsi_login *l)

@@ -51,7 +51,8 @@ void iscsi_login_free(struct iscsi_login *l);
 enum iscsi_login_next iscsi_login_rx(struct iscsi_login *l, const uint8_t bhs[ISCSI_BHS], const void *data, uint32_t len);
 enum iscsi_login_next iscsi_login_policy(struct iscsi_login *l, const struct iscsi_login_policy *p);
 /* status 0 or a refusal; tsih: of the session; exp_cmd_sn/max_cmd_sn go into the final response. */
-enum iscsi_login_next iscsi_login_admit(struct iscsi_login *l, uint16_t status, uint16_t tsih, uint32_t max_cmd_sn);
+enum iscsi_login_next iscsi_login_admit(struct iscsi_login *l, uint16_t status, uint16_t tsih, uint32_t exp_cmd_sn,
+	uint32_t max_cmd_sn);
 
 /* The response, complete but for nothing: BHS (with StatSN, ExpCmdSN, MaxCmdSN, TSIH) and data. Valid until the
  * next call. Returns false when there is none. */
@@ -62,6 +63,7 @@ const struct iscsi_params *iscsi_login_params(const struct iscsi_login *l);
 const uint8_t *iscsi_login_isid(const struct iscsi_login *l); /* 6 bytes */
 uint16_t iscsi_login_tsih(const struct iscsi_login *l);       /* as the initiator asked: 0 = new session */
 uint16_t iscsi_login_cid(const struct iscsi_login *l);
+uint32_t iscsi_login_exp_stat_sn(const struct iscsi_login *l); /* of the connection that is reinstated, 11.12.9 */
 uint32_t iscsi_login_cmd_sn(const struct iscsi_login *l);     /* the session's first CmdSN to expect in FFP */
 uint32_t iscsi_login_stat_sn(const struct iscsi_login *l);    /* the next StatSN after the final response */
 const char *iscsi_login_user(const struct iscsi_login *l);    /* CHAP user that passed, or NULL */

@@ -87,6 +87,7 @@ struct iscsi_task *task_get(struct iscsi_conn *c)
 	scsi_cmd_init(&t->cmd, p->loop);
 	t->pool = p;
 	t->conn = c;
+	t->session = c->session;
 	t->state = TASK_DATA;
 	t->immediate = t->hashed = t->counted = t->finished = t->poisoned = t->dead = t->unsol = t->stopping = t->told = false;
 	t->got = t->have = t->unsol_end = t->unsol_sn = 0;
@@ -104,7 +105,7 @@ struct iscsi_task *task_get(struct iscsi_conn *c)
 
 void task_put(struct iscsi_task *t)
 {
-	struct iscsi_session *s = t->conn ? t->conn->session : NULL;
+	struct iscsi_session *s = t->session;
 
 	if (s && t->hashed)
 		session_unhash(s, t);
@@ -117,6 +118,7 @@ void task_put(struct iscsi_task *t)
 	list_del(&t->tx.node);
 	list_del(&t->node);
 	t->conn = NULL;
+	t->session = NULL;
 	t->pool->tasks_live--;
 	list_add_head(&t->pool->tasks, &t->node);
 	list_del(&t->starved);

@@ -32,12 +32,35 @@ static void nop_out(struct req *r)
 
 /* --- logout, 11.14 --- */
 
+enum logout_reason { CLOSE_SESSION, CLOSE_CONNECTION, FOR_RECOVERY };
+enum logout_response { LOGOUT_OK, LOGOUT_NO_CID, LOGOUT_NO_RECOVERY };
+
+static enum logout_response logout(struct iscsi_conn *c, enum logout_reason reason, uint16_t cid)
+{
+	struct iscsi_session *s = c->session;
+	struct iscsi_conn *o = session_conn(s, cid);
+
+	if (reason == CLOSE_SESSION) {
+		s->closing = s->logged_out = true;
+		return LOGOUT_OK;
+	}
+	if (reason == FOR_RECOVERY)
+		return LOGOUT_NO_RECOVERY;
+	if (!o)
+		return LOGOUT_NO_CID;
+	o->logged_out = true;
+	if (o != c) {
+		conn_close(o, "logged out on another connection");
+		o->host.wake(o->user);
+	}
+	return LOGOUT_OK;
+}
+
 static void logout_request(struct req *r)
 {
-	enum { CLOSE_SESSION, CLOSE_CONNECTION, FOR_RECOVERY };
-	enum { OK, NO_CID, NO_RECOVERY };
 	struct iscsi_conn *c = r->c;
 	uint8_t reason = r->h[BHS_FLAGS] & 0x7f;
+	uint16_t cid = be16(r->h + LOGOUT_CID);
 	struct iscsi_ctl *k;
 
 	if (reason > FOR_RECOVERY || (reason == FOR_RECOVERY && c->session->params.discovery)) {
@@ -47,14 +70,12 @@ static void logout_request(struct req *r)
 	k = tx_ctl_last(c, ISCSI_LOGOUT_RSP, CTL_STAT_SN);
 	if (!k)
 		return;
+	enum logout_response rsp = logout(c, reason, cid);
 	memcpy(k->bhs + BHS_ITT, r->h + BHS_ITT, 4);
 	put_be16(k->bhs + LOGOUT_TIME2WAIT, (uint16_t)c->session->params.time2wait);
 	put_be16(k->bhs + LOGOUT_TIME2RETAIN, (uint16_t)c->session->params.time2retain);
-	if (reason == FOR_RECOVERY)
-		k->bhs[LOGOUT_RESPONSE] = NO_RECOVERY;
-	else if (reason == CLOSE_CONNECTION && be16(r->h + LOGOUT_CID) != c->cid)
-		k->bhs[LOGOUT_RESPONSE] = NO_CID;
-	else
+	k->bhs[LOGOUT_RESPONSE] = (uint8_t)rsp;
+	if (rsp == LOGOUT_OK && (reason == CLOSE_SESSION || cid == c->cid))
 		k->after = AFTER_LOGOUT;
 }
 
@@ -189,9 +210,14 @@ void request_end(struct iscsi_conn *c, bool digest_ok)
 static void run_one_held(struct held *h)
 {
 	struct iscsi_task *t = h->task;
+	struct iscsi_conn *c = h->conn;
 
+	if (!c) {
+		free(h);
+		return;
+	}
 	if (!t) {
-		run(h->conn, h->bhs, &h->data, h->len);
+		run(c, h->bhs, &h->data, h->len);
 	} else if (t->dead) {
 		task_put(t);
 	} else {
@@ -200,6 +226,7 @@ static void run_one_held(struct held *h)
 	}
 	free(h->data);
 	free(h);
+	c->host.wake(c->user); /* it may be another connection than the one that closed the gap */
 }
 
 static bool still_arrives(const struct held *h)

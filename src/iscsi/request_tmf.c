@@ -248,7 +248,7 @@ static bool abort_held(struct iscsi_conn *c, uint32_t itt)
 }
 
 /* 11.6.1 b: the command to be aborted (or asked for, RFC 7144 6.3.3) did not arrive, but its CmdSN, which the initiator has
- * used up, is due: it counts as received. A place in the order is kept for it by a request that does nothing. */
+ * used up, is due: it counts as received. A place in the order is kept for it. */
 static bool plug_missing(struct iscsi_conn *c, const uint8_t *h)
 {
 	struct iscsi_session *s = c->session;
@@ -262,10 +262,7 @@ static bool plug_missing(struct iscsi_conn *c, const uint8_t *h)
 	struct held *k = calloc(1, sizeof(*k));
 	if (!k)
 		return false;
-	k->cmd_sn = sn;
-	k->conn = c;
-	k->bhs[BHS_OPCODE] = ISCSI_NOP_OUT | OP_IMMEDIATE;
-	put_be32(k->bhs + BHS_ITT, ISCSI_NO_TAG);
+	k->cmd_sn = sn; /* of no connection */
 	if (session_hold(s, k) < 0)
 		free(k); /* another command came with that number */
 	return true;

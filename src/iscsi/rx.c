@@ -220,7 +220,7 @@ int iscsi_rx_want(struct iscsi_conn *c, struct iovec *iov, int max)
 {
 	int n = 0;
 
-	if (c->state == CONN_CLOSED || c->deaf || c->nctl >= TX_CTL_MAX || c->ctl_bytes >= TX_CTL_BYTES)
+	if (c->state == CONN_CLOSED || c->deaf || c->login_wait || c->nctl >= TX_CTL_MAX || c->ctl_bytes >= TX_CTL_BYTES)
 		return 0;
 	ra_make_room(c);
 	c->rx_direct = 0;

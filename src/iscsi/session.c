@@ -24,6 +24,7 @@ struct iscsi_session *iscsi_session_new(struct scsi_nexus *nexus, const struct i
 	list_init(&s->tmf_waits);
 	if (nexus)
 		scsi_nexus_transport(nexus, (uint8_t)p->protocol_level, tmf_lost, s);
+	list_init(&s->conns);
 	return s;
 }
 
@@ -31,13 +32,60 @@ void iscsi_session_free(struct iscsi_session *s)
 {
 	if (!s)
 		return;
-	CHECK(s->nconns == 0 && list_empty(&s->held));
+	CHECK(s->nconns == 0);
+	while (!list_empty(&s->held)) { /* places without a request */
+		struct held *h = list_first(&s->held, struct held, node);
+		list_del(&h->node);
+		free(h);
+	}
 	free(s);
+}
+
+struct iscsi_conn *session_conn(struct iscsi_session *s, uint16_t cid)
+{
+	struct iscsi_conn *c;
+
+	list_for_each(c, &s->conns, in_session)
+		if (c->cid == cid)
+			return c;
+	return NULL;
+}
+
+void *iscsi_session_conn(struct iscsi_session *s, uint16_t cid)
+{
+	struct iscsi_conn *c = session_conn(s, cid);
+
+	return c ? c->user : NULL;
 }
 
 struct scsi_nexus *iscsi_session_nexus(const struct iscsi_session *s)
 {
 	return s->nexus;
+}
+
+const struct iscsi_params *iscsi_session_params(const struct iscsi_session *s)
+{
+	return &s->params;
+}
+
+bool iscsi_session_room(const struct iscsi_session *s)
+{
+	return s->nconns < s->params.max_connections;
+}
+
+bool iscsi_session_logged_out(const struct iscsi_session *s)
+{
+	return s->logged_out;
+}
+
+bool iscsi_session_closing(const struct iscsi_session *s)
+{
+	return s->closing;
+}
+
+void iscsi_session_close(struct iscsi_session *s)
+{
+	s->closing = true;
 }
 
 uint16_t iscsi_session_tsih(const struct iscsi_session *s)
@@ -152,6 +200,11 @@ void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c)
 	list_for_each_safe(h, tmp, &s->held, node) {
 		if (h->conn != c)
 			continue;
+		if (h->task && h->task->dead) { /* aborted, which counts as received: its place stays taken */
+			h->task = NULL;
+			h->conn = NULL;
+			continue;
+		}
 		session_unhold(s, h);
 		free(h->data);
 		free(h); /* its task is in conn->tasks and goes with the connection */

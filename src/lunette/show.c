@@ -98,12 +98,24 @@ int cmd_status(struct cli *c, int argc, char **argv)
 	return CLI_OK;
 }
 
+/* The first connection's, and how many more there are. */
+static const char *peers(const json_t *s, char *buf, size_t n)
+{
+	long long k = (long long)number(s, "connections");
+
+	if (k > 1)
+		snprintf(buf, n, "%s (+%lld)", text(s, "peer"), k - 1);
+	else
+		snprintf(buf, n, "%s", k ? text(s, "peer") : "(none now)");
+	return buf;
+}
+
 static void print_sessions(const json_t *list)
 {
 	static const char *const heads[] = { ">ID", "INITIATOR", "PEER", "TARGET", "USER", ">AGE", ">IN FLIGHT",
 		">COMMANDS", ">READ", ">WRITTEN", "DIGESTS" };
 	struct table *t = table_new(heads, ARRAY_LEN(heads));
-	char buf[24];
+	char buf[96];
 	json_t *s;
 	size_t i;
 
@@ -111,7 +123,7 @@ static void print_sessions(const json_t *list)
 		const json_t *p = json_object_get(s, "parameters");
 		table_cell(t, "%lld", (long long)number(s, "id"));
 		table_cell(t, "%s", text(s, "initiator"));
-		table_cell(t, "%s", text(s, "peer"));
+		table_cell(t, "%s", peers(s, buf, sizeof(buf)));
 		table_cell(t, "%s", json_is_true(json_object_get(s, "discovery")) ? "(discovery)" : text(s, "target"));
 		table_cell(t, "%s", text(s, "user"));
 		table_cell(t, "%s", show_age(number(s, "age_seconds"), buf));

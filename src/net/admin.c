@@ -24,6 +24,7 @@ int net_init(struct loop *control, struct err *e)
 	net.budget = memory / BUDGET_SHARE / loop_group.n;
 	for (unsigned i = 0; i < loop_group.n; i++) {
 		list_init(&net.loops[i].conns);
+		list_init(&net.loops[i].sessions);
 		net.loops[i].window = WINDOW_MAX;
 		net.loops[i].pool = iscsi_pool_new(loop_group.loop[i], net.budget);
 		if (!net.loops[i].pool)
@@ -51,8 +52,8 @@ void net_stats(struct net_stats *ret)
 		ret->logins_refused += l->logins_refused;
 		ret->digest_errors += l->digest_errors;
 		ret->connections += l->nconns;
+		ret->sessions += l->nsessions;
 	}
-	ret->sessions = ret->connections;
 }
 
 /* --- list of sessions: each loop fills a list of its own --- */
@@ -64,26 +65,35 @@ struct collect {
 	struct part part[LIM_LOOPS];
 };
 
-static void fill_info(struct net_session_info *i, const struct net_conn *c)
+static void fill_conn(struct net_session_info *i, const struct net_conn *c)
 {
-	const struct net_session *s = c->session;
+	if (i->connections == ARRAY_LEN(i->conn))
+		return;
+	struct net_conn_info *k = &i->conn[i->connections++];
+	k->cid = iscsi_conn_cid(c->engine);
+	snprintf(k->peer, sizeof(k->peer), "%s", c->peer_text);
+	snprintf(k->local, sizeof(k->local), "%s", c->local_text);
+}
+
+static void fill_info(struct net_session_info *i, const struct net_session *s)
+{
 	struct iscsi_session_stats st;
+	const struct net_conn *c;
 
 	iscsi_session_stats(s->iscsi, &st);
 	i->id = s->id;
-	i->params = *iscsi_conn_params(c->engine);
+	i->params = *iscsi_session_params(s->iscsi);
+	list_for_each(c, &s->conns, in_session)
+		fill_conn(i, c);
 	snprintf(i->initiator, sizeof(i->initiator), "%s", s->initiator);
 	snprintf(i->target, sizeof(i->target), "%s", i->params.target);
-	memcpy(i->user, c->user, sizeof(i->user));
-	snprintf(i->peer, sizeof(i->peer), "%s", c->peer_text);
-	snprintf(i->local, sizeof(i->local), "%s", c->local_text);
+	memcpy(i->user, s->user, sizeof(i->user));
 	memcpy(i->isid, s->isid, 6);
 	i->tsih = s->tsih;
 	i->tpgt = s->tpgt;
-	i->connections = st.connections;
-	i->loop = loop_index(c->loop);
+	i->loop = loop_index(s->loop);
 	i->discovery = i->params.discovery;
-	i->since_ns = c->since_ns;
+	i->since_ns = s->since_ns;
 	i->commands = st.commands;
 	i->bytes_in = st.bytes_in;
 	i->bytes_out = st.bytes_out;
@@ -95,13 +105,13 @@ static void collect_leg(struct round_leg *leg, void *ctx)
 	struct collect *k = ctx;
 	struct net_loop *l = &net.loops[loop_index(leg->loop)];
 	struct part *p = &k->part[loop_index(leg->loop)];
-	struct net_conn *c;
+	struct net_session *s;
 
-	p->s = calloc(l->nconns + 1, sizeof(*p->s));
+	p->s = calloc(l->nsessions + 1, sizeof(*p->s));
 	if (p->s)
-		list_for_each(c, &l->conns, node)
-			if (!c->dead && c->session && c->session->iscsi)
-				fill_info(&p->s[p->n++], c);
+		list_for_each(s, &l->sessions, on_loop)
+			if (s->iscsi && !s->ending)
+				fill_info(&p->s[p->n++], s);
 	round_leg_done(leg);
 }
 

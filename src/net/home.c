@@ -177,10 +177,10 @@ static void run_kill(struct task *t)
 {
 	struct net_session *s = container_of(t, struct net_session, kill);
 
-	if (s->conn && s->gently)
-		stream_ask_logout(s->conn);
-	else if (s->conn)
-		stream_kill(s->conn, "session reinstated, removed or closed by the administrator");
+	if (s->gently)
+		stream_session_ask_logout(s);
+	else
+		stream_session_kill(s, "session reinstated, removed or closed by the administrator");
 	s->kill.run = run_kill_back;
 	loop_post(net.home, &s->kill);
 }
@@ -239,10 +239,31 @@ static void make_session(struct net_conn *c, struct list *l, struct net_target *
 	memcpy(s->isid, m->isid, 6);
 	snprintf(s->initiator, sizeof(s->initiator), "%s", m->initiator);
 	list_init(&s->waiters);
+	list_init(&s->conns);
+	list_init(&s->joiners);
+	list_init(&s->on_loop);
 	list_add_tail(l, &s->node);
 	guard_admitted(c);
 	m->session = s;
 	m->device = t ? t->device : NULL;
+}
+
+/* 6.3.4, 6.3.6: the connection goes to the loop of the session that it names. */
+static void join_session(struct net_conn *c, struct net_session *s)
+{
+	struct net_msg *m = &c->msg;
+
+	if (!s || s->tsih != m->tsih || s->dying || s->ended) {
+		m->status = LOGIN_NO_SESSION;
+		return;
+	}
+	guard_admitted(c);
+	m->session = s;
+	m->join = true;
+	s->joins++;
+	net.load[c->load_at]--;
+	c->load_at = loop_index(s->loop);
+	net.load[c->load_at]++;
 }
 
 /* False: it waits for a session that it reinstates. */
@@ -252,6 +273,7 @@ static bool answer_admit(struct net_conn *c)
 	struct net_target *t = m->discovery ? NULL : find_target(m->target);
 
 	m->session = NULL;
+	m->join = false;
 	m->device = NULL;
 	m->status = 0;
 	if (net.stopping) {
@@ -264,7 +286,7 @@ static bool answer_admit(struct net_conn *c)
 	}
 	struct net_session *old = find_session(m, c->tpgt);
 	if (m->tsih) {
-		m->status = old && old->tsih == m->tsih ? LOGIN_TOO_MANY_CONNS : LOGIN_NO_SESSION;
+		join_session(c, old);
 		return true;
 	}
 	if (old && !m->discovery) {
@@ -287,8 +309,8 @@ void home_session_end(struct task *task)
 	struct list waiters;
 
 	s->ended = true;
-	if (s->kill_queued)
-		return; /* run_kill_back() comes here again */
+	if (s->kill_queued || s->joins)
+		return; /* run_kill_back() or join_over() come here again */
 	list_init(&waiters);
 	list_splice_tail(&waiters, &s->waiters);
 	list_del(&s->node);
@@ -304,6 +326,18 @@ void home_session_end(struct task *task)
 	if (t)
 		target_maybe_gone(t);
 	drain_check();
+}
+
+static void join_over(struct net_session *s)
+{
+	s->joins--;
+	if (s->ended)
+		home_session_end(&s->end);
+}
+
+void home_joined(struct task *t)
+{
+	join_over(container_of(t, struct net_conn, joined)->msg.session);
 }
 
 /* --- SendTargets --- */
@@ -438,7 +472,9 @@ void home_conn_ended(struct net_conn *c)
 {
 	guard_leave(c);
 	rules_put(c->rules);
-	net.load[loop_index(c->loop)]--;
+	if (c->to_join)
+		join_over(c->msg.session);
+	net.load[c->load_at]--;
 	net.live--;
 	free(c);
 	drain_check();

@@ -80,10 +80,17 @@ struct net_session {
 	struct list          waiters;    /* admissions that reinstate it */
 	bool                 dying, gently; /* gently: it is asked to log out first */
 	struct loop         *loop;
+	unsigned             joins;      /* connections on their way to join it, which look at it when they arrive */
 	/* its loop */
-	struct net_conn     *conn;
+	struct list          on_loop;    /* in net_loop->sessions */
+	struct list          conns;
+	struct list          joiners;    /* connections whose login waits for the end of one with the same CID */
 	struct iscsi_session *iscsi;
 	struct scsi_nexus   *nexus;
+	struct timer         lost;       /* what lost connections left behind expires */
+	bool                 ending;     /* the nexus is being closed */
+	uint64_t             since_ns;
+	char                 user[256];
 	struct task          kill, end;
 	bool                 kill_queued, ended; /* home: kill is on its way; its loop is through with it */
 };
@@ -105,6 +112,7 @@ struct net_msg {
 	uint64_t            delay_ns;    /* for the answer to a wrong secret */
 	struct net_rules   *rules;       /* a reference, given back when login ends */
 	struct net_session *session;
+	bool                join;        /* session is one that exists: home counts the connection in session->joins */
 	struct scsi_target *device;
 	struct iscsi_text   text;
 };
@@ -114,10 +122,14 @@ struct net_conn {
 	struct loop       *loop;
 	int                fd;
 	bool               rx_busy, tx_busy, dead, queued, draining, cold;
+	bool               to_join;     /* between home's answer and the end of the login that joins a session */
+	bool               moving;      /* of it: until nothing is in flight on the loop that it leaves */
+	struct list        in_session;  /* in session->conns or joiners */
+	unsigned           load_at;     /* home: the loop that it counts for */
 	unsigned           quiet;
 	const char        *why;
 	struct op          rx, tx;
-	struct task        turn_end, start;
+	struct task        turn_end, start, joined;
 	struct timer       timer;
 	struct iscsi_conn *engine;
 	struct net_session *session;
@@ -132,7 +144,6 @@ struct net_conn {
 	uint64_t           delay_ns;   /* for the answer to a wrong secret */
 	uint64_t           answer_ns;  /* nothing is sent until then */
 	char               local_text[ADDR_TEXT], peer_text[ADDR_TEXT];
-	char               user[256];
 	uint16_t           tpgt;
 	struct net_msg     msg;
 	struct task        release;      /* rules go back to home, then the loop count drops */
@@ -140,9 +151,9 @@ struct net_conn {
 };
 
 struct net_loop {                 /* one per loop */
-	struct list        conns;
+	struct list        conns, sessions;
 	struct iscsi_pool *pool;
-	_Atomic unsigned   nconns;
+	_Atomic unsigned   nconns, nsessions;
 	uint32_t           window;     /* of each session on this loop */
 	_Atomic uint64_t   logins_ok, logins_refused, digest_errors;
 };
@@ -183,9 +194,9 @@ void guard_fini(void);
 /* stream.c */
 void stream_start(struct net_conn *c);            /* on c->loop */
 void stream_kill(struct net_conn *c, const char *why);
-void stream_ask_logout(struct net_conn *c);       /* and close what has not gone after a second */
+void stream_session_ask_logout(struct net_session *s); /* and close what has not gone after a second */
 void stream_pump(struct net_conn *c);             /* events, then what is to be sent */
-void stream_session_gone(void *session);          /* nexus closed */
+void stream_session_kill(struct net_session *s, const char *why); /* every connection, and what is kept of lost ones */
 
 /* admin.c */
 void drain_check(void);                           /* home: a connection or a session ended */
@@ -194,6 +205,7 @@ void drain_check(void);                           /* home: a connection or a ses
 void home_ask(struct net_conn *c, enum msg_kind kind, const char *target); /* target NULL: the login's */
 void home_conn_ended(struct net_conn *c);         /* frees c */
 void home_session_end(struct task *t);
+void home_joined(struct task *t);                 /* net_conn.joined: its login is over, or it is gone */
 struct net_rules *rules_new(const struct net_user *users, unsigned n, const struct net_user *mutual, bool require,
 	unsigned algs, const struct iscsi_offer *offer, const char *alias, const char *target,
 	const char *redirect);

@@ -264,7 +264,9 @@ static void hand_out(struct net_portal *p, int fd)
 	unsigned k = choose_loop();
 	net.load[k]++;
 	net.live++;
+	c->load_at = k;
 	c->loop = loop_group.loop[k];
+	list_init(&c->in_session);
 	c->fd = fd;
 	c->tpgt = p->tpgt;
 	c->start.run = run_start;

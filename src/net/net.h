@@ -66,13 +66,17 @@ struct net_limits {
 int  net_limit(const struct net_limits *l);       /* -ENOMEM */
 
 /* --- sessions --- */
+struct net_conn_info {
+	uint16_t cid;
+	char     peer[64], local[64];   /* "addr:port" */
+};
 struct net_session_info {
 	uint64_t id;                    /* for this process, never reused */
 	char initiator[LIM_ISCSI_NAME + 1], target[LIM_ISCSI_NAME + 1], user[256];
-	char peer[64], local[64];       /* "addr:port" of the first connection */
 	uint8_t isid[6];
 	uint16_t tsih, tpgt;
-	unsigned connections, loop;
+	unsigned connections, loop;     /* connections: entries of conn; none while a session waits for one (level 2) */
+	struct net_conn_info conn[LIM_CONNECTIONS];
 	bool discovery;
 	struct iscsi_params params;
 	uint64_t since_ns, commands, bytes_in, bytes_out; /* monotonic; in = to the initiator */

@@ -28,6 +28,7 @@ static void random_bytes(void *p, size_t n)
 }
 
 static void finish(struct net_conn *c);
+static void go_join(struct net_conn *c);
 
 static struct net_loop *loop_of(const struct net_conn *c)
 {
@@ -128,7 +129,10 @@ static void sent(struct op *op)
 	}
 	if (op->res > 0)
 		iscsi_tx_done(c->engine, (size_t)op->res);
-	stream_pump(c);
+	if (c->moving)
+		go_join(c);
+	else
+		stream_pump(c);
 }
 
 static void turn_end(struct task *t)
@@ -138,6 +142,10 @@ static void turn_end(struct task *t)
 	c->queued = false;
 	if (c->dead) {
 		finish(c);
+		return;
+	}
+	if (c->moving) {
+		go_join(c);
 		return;
 	}
 	send_more(c);
@@ -163,7 +171,7 @@ static void full_feature(struct net_conn *c)
 
 	loop_of(c)->logins_ok++;
 	if (user)
-		snprintf(c->user, sizeof(c->user), "%s", user);
+		snprintf(c->session->user, sizeof(c->session->user), "%s", user);
 	log_info("login peer=%s initiator=%s target=%s user=%s%s tsih=%u loop=%u", c->peer_text, p->initiator,
 		p->discovery ? "(discovery)" : p->target, user ? user : "-",
 		iscsi_login_previous(iscsi_conn_login(c->engine)) ? " secret=previous" : "",
@@ -191,6 +199,16 @@ static void log_close(struct net_conn *c, const char *why)
 	}
 }
 
+/* The other connections of the session. */
+static void kill_others(struct net_conn *c, const char *why)
+{
+	struct net_conn *o, *tmp;
+
+	list_for_each_safe(o, tmp, &c->session->conns, in_session)
+		if (o != c)
+			stream_kill(o, why);
+}
+
 /* Every connection of the target ends (SAM-5 hard reset); this one when its response is out. */
 static void cold_reset(struct net_conn *c)
 {
@@ -199,6 +217,8 @@ static void cold_reset(struct net_conn *c)
 	if (c->cold)
 		return;
 	c->draining = true;
+	iscsi_session_close(c->session->iscsi);
+	kill_others(c, "target reset");
 	home_ask(c, MSG_COLD_RESET, NULL);
 }
 
@@ -231,6 +251,8 @@ static void handle(struct net_conn *c, const struct iscsi_event *ev)
 		tick(&c->timer);
 		break;
 	case ISCSI_EV_LOGOUT:
+		if (iscsi_session_logged_out(c->session->iscsi))
+			kill_others(c, NULL);
 		stream_kill(c, NULL);
 		break;
 	case ISCSI_EV_CLOSE:
@@ -284,18 +306,18 @@ void stream_pump(struct net_conn *c)
  * as far as the budget covers that, in powers of two so that a login seldom moves them. */
 static void balance_windows(struct net_loop *nl, uint32_t first_burst)
 {
-	uint64_t each = net.budget / ((nl->nconns + 1) * (uint64_t)MAX(first_burst, 4096u));
+	uint64_t each = net.budget / ((nl->nsessions + 1) * (uint64_t)MAX(first_burst, 4096u));
 	uint32_t w = WINDOW_MAX;
-	struct net_conn *c;
+	struct net_session *s;
 
 	while (w > WINDOW_MIN && w > each)
 		w /= 2;
 	if (w == nl->window)
 		return;
 	nl->window = w;
-	list_for_each(c, &nl->conns, node)
-		if (!c->dead && c->session && c->session->iscsi)
-			iscsi_session_window(c->session->iscsi, w);
+	list_for_each(s, &nl->sessions, on_loop)
+		if (s->iscsi)
+			iscsi_session_window(s->iscsi, w);
 }
 
 /* Payload that waits in the socket should still be in cache when it leaves: on short paths the buffer is
@@ -339,13 +361,41 @@ void stream_start(struct net_conn *c)
 	tick(&c->timer);
 }
 
-void stream_ask_logout(struct net_conn *c)
+static void ask_logout(struct net_conn *c)
 {
 	if (c->dead)
 		return;
 	iscsi_conn_ask_logout(c->engine, 1);
 	c->end_ns = loop_now_ns(c->loop) + LOGOUT_NS;
 	tick(&c->timer);
+}
+
+static void session_check(struct net_session *s);
+
+/* From now on nothing of a connection outlives it. */
+static void session_close(struct net_session *s)
+{
+	if (s->iscsi)
+		iscsi_session_close(s->iscsi);
+	session_check(s);
+}
+
+void stream_session_ask_logout(struct net_session *s)
+{
+	struct net_conn *c, *tmp;
+
+	list_for_each_safe(c, tmp, &s->conns, in_session)
+		ask_logout(c);
+	session_close(s);
+}
+
+void stream_session_kill(struct net_session *s, const char *why)
+{
+	struct net_conn *c, *tmp;
+
+	list_for_each_safe(c, tmp, &s->conns, in_session)
+		stream_kill(c, why);
+	session_close(s);
 }
 
 /* Not called from inside the engine. why NULL: in good order. */
@@ -375,12 +425,43 @@ static void nexus_gone(void *ctx)
 
 	iscsi_session_free(s->iscsi);
 	s->iscsi = NULL;
+	list_del(&s->on_loop);
+	net.loops[loop_index(s->loop)].nsessions--;
 	loop_post(net.home, &s->end);
+}
+
+/* Ends the session when nobody uses it or may come back to it. */
+static void session_check(struct net_session *s)
+{
+	if (s->ending || !list_empty(&s->conns) || !list_empty(&s->joiners))
+		return;
+	s->ending = true;
+	loop_timer_clear(s->loop, &s->lost);
+	if (s->nexus)
+		scsi_nexus_close(s->nexus, nexus_gone, s);
+	else
+		nexus_gone(s);
 }
 
 static void run_release(struct task *t)
 {
 	home_conn_ended(container_of(t, struct net_conn, release));
+}
+
+static void join(struct net_conn *c);
+
+/* Logins that waited for the end of a connection. */
+static void join_next(struct net_session *s)
+{
+	struct list waiting;
+
+	list_init(&waiting);
+	list_splice_tail(&waiting, &s->joiners);
+	while (!list_empty(&waiting)) {
+		struct net_conn *c = list_first(&waiting, struct net_conn, in_session);
+		list_del(&c->in_session);
+		join(c);
+	}
 }
 
 static void finish(struct net_conn *c)
@@ -389,21 +470,21 @@ static void finish(struct net_conn *c)
 
 	if (c->rx_busy || c->tx_busy || c->queued || c->msg.pending)
 		return;
+	if (!s && c->to_join && !c->moving && c->loop == c->msg.session->loop)
+		s = c->msg.session; /* it waited there for another */
 	iscsi_conn_free(c->engine);
 	loop_forget(c->loop, c->fd);
 	if (!loop_sim_fd(c->fd))
 		close(c->fd);
 	list_del(&c->node);
+	list_del(&c->in_session);
 	loop_of(c)->nconns--;
 	c->release.run = run_release;
 	loop_post(net.home, &c->release);
 	if (!s)
 		return;
-	s->conn = NULL;
-	if (s->nexus)
-		scsi_nexus_close(s->nexus, nexus_gone, s);
-	else
-		nexus_gone(s);
+	join_next(s);
+	session_check(s);
 }
 
 /* --- answers of home --- */
@@ -431,8 +512,11 @@ static uint16_t make_session(struct net_conn *c, struct net_session *s)
 	const struct iscsi_login *l = iscsi_conn_login(c->engine);
 	const struct iscsi_params *p = iscsi_login_params(l);
 
-	s->conn = c;
 	c->session = s;
+	s->since_ns = loop_now_ns(c->loop);
+	list_add_tail(&s->conns, &c->in_session);
+	list_add_tail(&loop_of(c)->sessions, &s->on_loop);
+	loop_of(c)->nsessions++;
 	if (c->msg.device) {
 		s->nexus = scsi_nexus_new(c->msg.device, c->loop, p->initiator, iscsi_login_isid(l), c->tpgt);
 		if (!s->nexus)
@@ -443,17 +527,88 @@ static uint16_t make_session(struct net_conn *c, struct net_session *s)
 	return s->iscsi ? 0 : LOGIN_NO_RESOURCES;
 }
 
+/* --- joining a session: on the loop of the connection, then on that of the session --- */
+
+static void join(struct net_conn *c)
+{
+	struct net_session *s = c->msg.session;
+	uint16_t status = LOGIN_NO_SESSION, cid = iscsi_login_cid(iscsi_conn_login(c->engine));
+	bool open = s->iscsi && !s->ending && !iscsi_session_closing(s->iscsi);
+	struct net_conn *old = open ? iscsi_session_conn(s->iscsi, cid) : NULL;
+
+	if (c->dead)
+		return; /* finish() is on its way */
+	if (old) {
+		list_add_tail(&s->joiners, &c->in_session);
+		if (!old->dead)
+			iscsi_conn_reinstated(old->engine);
+		stream_kill(old, "reinstated by a login with its CID");
+		return;
+	}
+	if (open)
+		status = iscsi_session_room(s->iscsi) ? 0 : LOGIN_TOO_MANY_CONNS;
+	if (!status) {
+		c->session = s;
+		list_add_tail(&s->conns, &c->in_session);
+	}
+	c->to_join = false;
+	c->joined.run = home_joined;
+	loop_post(net.home, &c->joined);
+	iscsi_conn_admit(c->engine, status, status ? NULL : s->iscsi);
+	stream_pump(c);
+}
+
+static void run_arrive(struct task *t)
+{
+	struct net_conn *c = container_of(t, struct net_conn, start);
+
+	list_add_tail(&loop_of(c)->conns, &c->node);
+	loop_of(c)->nconns++;
+	iscsi_conn_arrived(c->engine);
+	tick(&c->timer);
+	if (!c->dead)
+		join(c);
+}
+
+/* Nothing must be in flight on the loop that it leaves. */
+static void go_join(struct net_conn *c)
+{
+	c->moving = c->loop != c->msg.session->loop;
+	if (!c->moving) {
+		join(c);
+		return;
+	}
+	if (c->rx_busy || c->queued || c->dead)
+		return;
+	send_more(c); /* what is left of the last response; or gives back what sent it */
+	if (c->tx_busy)
+		return;
+	c->moving = false;
+	loop_timer_clear(c->loop, &c->timer);
+	loop_forget(c->loop, c->fd);
+	list_del(&c->node);
+	loop_of(c)->nconns--;
+	c->loop = c->msg.session->loop;
+	iscsi_conn_move(c->engine, loop_of(c)->pool);
+	c->start.run = run_arrive;
+	loop_post(c->loop, &c->start);
+}
+
 void stream_admit(struct net_conn *c)
 {
 	struct net_session *s = c->msg.session;
 	uint16_t status = c->msg.status;
 
-	if (s && c->dead) {
+	c->to_join = c->msg.join;
+	c->moving = c->to_join && c->loop != s->loop;
+	if (s && c->dead && !c->to_join)
 		loop_post(net.home, &s->end);
-		s = NULL;
-	}
 	if (c->dead) {
 		finish(c);
+		return;
+	}
+	if (c->to_join) {
+		go_join(c);
 		return;
 	}
 	if (s)

@@ -127,6 +127,11 @@ int  scsi_data_alloc(struct scsi_cmd *c, uint32_t len);
 int  scsi_data_extend(struct scsi_cmd *c, uint32_t len);
 void scsi_data_free(struct scsi_cmd *c);
 
+/* A command that was begun and has not ended: its transport gives it up while the nexus lives on. done() runs with
+ * aborted set when nothing of it can touch the medium; until then later commands that overlap a write of it wait.
+ * The nexus hears of it by unit attention 47/7F (RFC 7143 11.14.5). */
+void scsi_cmd_drop(struct scsi_cmd *c);
+
 /* Task management, SAM-5 7. done runs on the nexus' loop when nothing of what it aborted can touch the medium. */
 enum scsi_tmf_kind {
 	SCSI_ABORT_TASK, SCSI_ABORT_TASK_SET, SCSI_CLEAR_ACA, SCSI_CLEAR_TASK_SET, SCSI_LU_RESET,

@@ -297,18 +297,33 @@ static void close_task(struct task *t)
 	nexus_check(n);
 }
 
+/* A write that runs keeps its range frozen for everybody until it ends. */
+static void abort_to_ghost(struct scsi_cmd *c)
+{
+	scsi_abort(c);
+	if (c->state == SCSI_CMD_RUNNING && c->ll && c->len && !c->freeze && c->op && (c->op->flags & SCSI_WRITES))
+		c->freeze = lu_freeze(c->ll, c->off, c->len, c, ghost_granted);
+}
+
+void scsi_cmd_drop(struct scsi_cmd *c)
+{
+	struct itl *itl = c->ll ? scsi_itl(c) : NULL;
+
+	if (c->must_abort)
+		return;
+	if (itl)
+		ua_add(itl, UA_PROTOCOL_EVENT);
+	abort_to_ghost(c);
+}
+
 void scsi_nexus_close(struct scsi_nexus *n, void (*gone)(void *ctx), void *ctx)
 {
 	struct scsi_cmd *c, *tmp;
 
 	n->gone = gone;
 	n->gone_ctx = ctx;
-	list_for_each_safe(c, tmp, &n->cmds, in_nexus) {
-		scsi_abort(c);
-		if (c->state == SCSI_CMD_RUNNING && c->ll && c->len && !c->freeze && c->op &&
-			(c->op->flags & SCSI_WRITES))
-			c->freeze = lu_freeze(c->ll, c->off, c->len, c, ghost_granted);
-	}
+	list_for_each_safe(c, tmp, &n->cmds, in_nexus)
+		abort_to_ghost(c);
 	n->job.task.run = close_task;
 	loop_defer(n->loop, &n->job.task);
 }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A small iSCSI initiator for tests, written from RFC 7143: one connection, blocking, synchronous or pipelined.
-Not fast, not complete; what it sends is exactly what a test says. Names are the standard's."""
+"""A small iSCSI initiator for tests, written from RFC 7143: blocking, synchronous or pipelined. A Session is its leading
+connection; join() makes further ones, which share its CmdSN and tags. Not fast, not complete; what it sends is exactly what a test says. Names are the standard's."""
 import base64, hashlib, os, socket, struct
 
-NOP_OUT, SCSI_CMD, TMF, LOGIN, TEXT, DATA_OUT, LOGOUT = 0, 1, 2, 3, 4, 5, 6
+NOP_OUT, SCSI_CMD, TMF, LOGIN, TEXT, DATA_OUT, LOGOUT, SNACK = 0, 1, 2, 3, 4, 5, 6, 0x10
 NOP_IN, SCSI_RSP, TMF_RSP, LOGIN_RSP, TEXT_RSP, DATA_IN, LOGOUT_RSP, R2T, ASYNC, REJECT = \
     0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x31, 0x32, 0x3f
 _isid = iter(range(1, 1 << 24))
@@ -65,7 +65,7 @@ class Session:
     """Logs in on construction. user/secret: one-way CHAP (MD5). keys: further login keys."""
 
     def __init__(self, host, port, target=None, lun=0, initiator="iqn.2025-01.test.lunette:initiator", user=None,
-                 secret=None, keys=None, timeout=20, isid=None, login=True):
+                 secret=None, keys=None, timeout=20, isid=None, login=True, leader=None, cid=0):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.s = socket.socket(family, socket.SOCK_STREAM)
         self.s.settimeout(timeout)
@@ -74,11 +74,44 @@ class Session:
         self.target, self.lun, self.initiator = target, lun, initiator
         self.user, self.secret, self.extra = user, secret, keys or {}
         self.isid = (isid or (0x80 << 40 | (os.getpid() & 0xffff) << 24 | next(_isid))).to_bytes(6, "big")
-        self.cmdsn, self.expstatsn, self.itt, self.tsih = 1, 0, 1, 0
-        self.params = {}
+        self.leader, self.cid, self.expstatsn = leader or self, cid, 0
+        if not leader:
+            self.cmdsn, self.itt, self.tsih = 1, 1, 0
+        self.params = dict(leader.params) if leader else {}
         self.hdigest = self.ddigest = False
         if login:
             self.login()
+
+    # what all connections of a session share
+    @property
+    def cmdsn(self):
+        return self.leader._cmdsn
+
+    @cmdsn.setter
+    def cmdsn(self, v):
+        self.leader._cmdsn = v
+
+    @property
+    def itt(self):
+        return self.leader._itt
+
+    @itt.setter
+    def itt(self, v):
+        self.leader._itt = v
+
+    @property
+    def tsih(self):
+        return self.leader._tsih
+
+    @tsih.setter
+    def tsih(self, v):
+        self.leader._tsih = v
+
+    def join(self, cid, host=None, port=None, login=True, **keys):
+        """A further connection of this session, to the same portal or to another one."""
+        peer = self.s.getpeername() if not host else (host, port)
+        return Session(peer[0], peer[1], self.target, self.lun, self.initiator, self.user, self.secret, keys,
+                       self.s.gettimeout(), int.from_bytes(self.isid, "big"), login, self.leader, cid)
 
     # --- framing
     def send(self, op, flags=0, b23=b"\0\0", lun=None, itt=None, words=b"", data=b"", immediate=False):
@@ -136,7 +169,7 @@ class Session:
     def login_pdu(self, keys, csg, nsg, transit=True):
         text = b"".join(f"{k}={v}".encode() + b"\0" for k, v in keys.items())
         self.send(LOGIN, (0x80 if transit else 0) | csg << 2 | nsg, lun=self.isid + struct.pack(">H", self.tsih), itt=0,
-                  words=struct.pack(">HHII", 0, 0, self.cmdsn, self.expstatsn), data=text, immediate=True)
+                  words=struct.pack(">HHII", self.cid, 0, self.cmdsn, self.expstatsn), data=text, immediate=True)
         p = self.recv()
         if p.op != LOGIN_RSP:
             raise Closed(f"opcode {p.op:02x} during login")
@@ -161,9 +194,10 @@ class Session:
             self.login_pdu({"CHAP_N": self.user, "CHAP_R": "0x" + r}, 0, 1)
             first = {}
         keys = {"HeaderDigest": "None", "DataDigest": "None", "MaxRecvDataSegmentLength": "262144",
-                "DefaultTime2Wait": "2", "DefaultTime2Retain": "0", **({
+                **({"DefaultTime2Wait": "2", "DefaultTime2Retain": "0"} if self.leader is self else {}), **({
                     "InitialR2T": "No", "ImmediateData": "Yes", "MaxBurstLength": "1048576", "FirstBurstLength": "65536",
-                    "MaxConnections": "1", "MaxOutstandingR2T": "1", "ErrorRecoveryLevel": "0"} if self.target else {}),
+                    "MaxConnections": "1", "MaxOutstandingR2T": "1", "ErrorRecoveryLevel": "0"}
+                    if self.target and self.leader is self else {}),
                 **self.extra}
         _, got = self.login_pdu({**first, **keys}, 1, 3)
         self.hdigest, self.ddigest = got.get("HeaderDigest") == "CRC32C", got.get("DataDigest") == "CRC32C"
@@ -269,10 +303,18 @@ class Session:
             if p.op == TMF_RSP:
                 return p.bhs[2]
 
+    def logout_request(self, reason=0, cid=None, expstatsn=None):
+        """reason: 0 session, 1 connection, 2 connection for recovery. Returns the response."""
+        words = struct.pack(">HHII", (self.cid if cid is None else cid) if reason else 0, 0, self.cmdsn,
+                            self.expstatsn if expstatsn is None else expstatsn)
+        self.send(LOGOUT, 0x80 | reason, lun=bytes(8), words=words, immediate=True)
+        while True:
+            p = self.next()
+            if p.op == LOGOUT_RSP:
+                return p.bhs[2]
+
     def logout(self):
-        self.send(LOGOUT, 0x80, lun=bytes(8), words=struct.pack(">III", 0, self.cmdsn, self.expstatsn), immediate=True)
-        while self.next().op != LOGOUT_RSP:
-            pass
+        self.logout_request()
         self.close()
 
     def close(self):

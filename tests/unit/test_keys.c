@@ -71,7 +71,7 @@ static void test_target_answers(void **state)
 		{ STRICT, OPER, "HeaderDigest=None", NULL },
 		{ DISCOVERY, OPER, "HeaderDigest=CRC32C", "HeaderDigest=CRC32C" },
 		/* 13.2 minimum; our 1 */
-		{ 0, OPER, "MaxConnections=8", "MaxConnections=1" },
+		{ 0, OPER, "MaxConnections=9", "MaxConnections=8" },
 		{ 0, OPER, "MaxConnections=1", "MaxConnections=1" },
 		{ 0, OPER, "MaxConnections=0", "MaxConnections=Reject" },
 		{ 0, OPER, "MaxConnections=65536", "MaxConnections=Reject" },

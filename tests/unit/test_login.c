@@ -107,7 +107,7 @@ static enum iscsi_login_next feed(struct rig *r, uint8_t flags, const void *data
 	}
 	if (next == ISCSI_LOGIN_ADMIT) {
 		r->admitted++;
-		next = iscsi_login_admit(r->l, r->admit_status, r->admit_tsih, 123 + 31);
+		next = iscsi_login_admit(r->l, r->admit_status, r->admit_tsih, 123, 123 + 31);
 	}
 	take_response(r);
 	return next;
