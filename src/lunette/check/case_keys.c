@@ -81,7 +81,8 @@ KEYS(data_digest, "13.1, 6.2.1", "the first value of the list that it supports",
 KEYS(digest_must, "13.1", "CRC32C must be supported: offered alone it is taken",
 	{ "HeaderDigest=CRC32C", "CRC32C" }, { "DataDigest=CRC32C", "CRC32C" })
 KEYS(digest_unknown, "6.2.1, 13.1", "unknown digests are passed over; alone they are rejected or end the login",
-	{ "HeaderDigest=MD5,None", "None" }, { "DataDigest=X-com.example.sum,None", "None" }, { "HeaderDigest=MD5", "Reject|!" },
+	{ "HeaderDigest=MD5,None", "None" }, { "DataDigest=X-com.example.sum,None", "None" }, { "HeaderDigest=MD5",
+	"Reject|!" },
 	{ "DataDigest=X-com.example.sum", "Reject|!" })
 KEYS(max_connections, "13.2, 6.2.2", "the minimum of both sides", { "MaxConnections=1", "1" },
 	{ "MaxConnections=2", "1..2" }, { "MaxConnections=65535", "1..65535" })
@@ -120,7 +121,8 @@ KEYS(boolean_illegal, "6.1, 6.2.2", "neither Yes nor No: Reject, an admissible v
 	{ "InitialR2T=Maybe", "Reject|Yes|No|!" }, { "ImmediateData=yes", "Reject|Yes|No|!" },
 	{ "DataPDUInOrder=", "Reject|Yes|No|!" }, { "DataSequenceInOrder=1", "Reject|Yes|No|!" })
 KEYS(number_illegal, "6.1, 6.2.2", "no number of 64 bits: Reject, an admissible value, or the login's end",
-	{ "MaxBurstLength=99999999999999999999999", "Reject|512..16777215|!" }, { "MaxBurstLength=12x", "Reject|512..16777215|!" },
+	{ "MaxBurstLength=99999999999999999999999", "Reject|512..16777215|!" }, { "MaxBurstLength=12x",
+	"Reject|512..16777215|!" },
 	{ "MaxBurstLength=", "Reject|512..16777215|!" }, { "MaxBurstLength=-1", "Reject|512..16777215|!" },
 	{ "MaxBurstLength=0x", "Reject|512..16777215|!" })
 KEYS(number_hex, "6.1", "numbers may be hex-constants", { "MaxBurstLength=0x1000", "512..4096" },
@@ -172,13 +174,16 @@ CASE(keys, first_not_above_max, "13.14", 0, "FirstBurstLength does not exceed Ma
 }
 
 /* 13: no-cares become Irrelevant; ErrorRecoveryLevel has a rule of its own. */
-CASE(keys, discovery_session, "13.2 to 13.20", 0, "keys of normal sessions in a discovery session: Irrelevant, or a legal value")
+CASE(keys, discovery_session, "13.2 to 13.20", 0,
+	"keys of normal sessions in a discovery session: Irrelevant, or a legal value")
 {
 	static const struct row table[] = {
 		{ "MaxConnections=4", "Irrelevant|Reject|1..4|-|!" }, { "InitialR2T=No", "Irrelevant|Reject|Yes|No|-|!" },
-		{ "ImmediateData=Yes", "Irrelevant|Reject|Yes|No|-|!" }, { "MaxBurstLength=65536", "Irrelevant|Reject|512..65536|-|!" },
+		{ "ImmediateData=Yes", "Irrelevant|Reject|Yes|No|-|!" }, { "MaxBurstLength=65536",
+		"Irrelevant|Reject|512..65536|-|!" },
 		{ "FirstBurstLength=65536", "Irrelevant|Reject|512..65536|-|!" },
-		{ "MaxOutstandingR2T=8", "Irrelevant|Reject|1..8|-|!" }, { "DataPDUInOrder=No", "Irrelevant|Reject|Yes|No|-|!" },
+		{ "MaxOutstandingR2T=8", "Irrelevant|Reject|1..8|-|!" }, { "DataPDUInOrder=No",
+		"Irrelevant|Reject|Yes|No|-|!" },
 		{ "DefaultTime2Wait=2", "Irrelevant|Reject|2..3600|-|!" },
 		{ "TaskReporting=ResponseFence,RFC3720", "Irrelevant|ResponseFence|RFC3720|Reject|-|!" },
 	};
@@ -188,7 +193,8 @@ CASE(keys, discovery_session, "13.2 to 13.20", 0, "keys of normal sessions in a 
 
 CASE(keys, discovery_level_zero, "7.4.1", 0, "ErrorRecoveryLevel of a discovery session is 0")
 {
-	static const struct row table[] = { { "ErrorRecoveryLevel=2", "0|Irrelevant" }, { "ErrorRecoveryLevel=0", "0|Irrelevant" } };
+	static const struct row table[] = { { "ErrorRecoveryLevel=2", "0|Irrelevant" }, { "ErrorRecoveryLevel=0",
+		"0|Irrelevant" } };
 
 	rows(k, table, ARRAY_LEN(table), true);
 }
@@ -199,13 +205,16 @@ CASE(keys, discovery_digests, "13.1", 0, "a discovery session may have digests")
 
 	if (!c->hd || !c->dd)
 		check_unsupported(k, "HeaderDigest and DataDigest were not answered CRC32C");
-	must(k, text(c, "SendTargets=All")->op == ISCSI_TEXT_RSP && answer(c, "TargetName"), "no TargetName in %u bytes", c->ntext);
+	must(k, text(c, "SendTargets=All")->op == ISCSI_TEXT_RSP && answer(c, "TargetName"), "no TargetName in %u bytes",
+		c->ntext);
 }
 
 CASE(keys, all_at_once, "6.2", 0, "all keys of RFC 7143 in one request are answered, each once")
 {
-	static const char *const must_answer[] = { "HeaderDigest", "DataDigest", "MaxConnections", "InitialR2T", "ImmediateData",
-		"MaxBurstLength", "FirstBurstLength", "DefaultTime2Wait", "DefaultTime2Retain", "MaxOutstandingR2T", "ErrorRecoveryLevel" };
+	static const char *const must_answer[] = { "HeaderDigest", "DataDigest", "MaxConnections", "InitialR2T",
+		"ImmediateData",
+		"MaxBurstLength", "FirstBurstLength", "DefaultTime2Wait", "DefaultTime2Retain", "MaxOutstandingR2T",
+		"ErrorRecoveryLevel" };
 	struct conn *c = dial(k);
 
 	must(k, offer(c, "HeaderDigest=None\nDataDigest=None\nMaxConnections=4\nInitialR2T=No\nImmediateData=Yes\n"
@@ -230,7 +239,8 @@ CASE(keys, over_two_requests, "6.3.3", 0, "operational negotiation may take seve
 	must(k, offer(c, "MaxBurstLength=65536"), "status %04x", c->status);
 	l.text = "InitialR2T=No\nImmediateData=Yes";
 	struct pdu *p = login_ask(c, &l);
-	must(k, c->status == 0 && !(p->h[1] & LOGIN_TRANSIT) && answer(c, "InitialR2T"), "second exchange: status %04x", c->status);
+	must(k, c->status == 0 && !(p->h[1] & LOGIN_TRANSIT) && answer(c, "InitialR2T"), "second exchange: status %04x",
+		c->status);
 	l.text = "ErrorRecoveryLevel=0";
 	login_ask(c, &l);
 	must(k, c->status == 0 && answer(c, "ErrorRecoveryLevel"), "third exchange: status %04x", c->status);
@@ -246,7 +256,8 @@ CASE(keys, six_exchanges, "6.2", 0, "at least six exchanges (SHOULD) are allowed
 {
 	struct conn *c = dial(k);
 	struct login_req l = { .flags = LOGIN_STAY(CSG_OPERATIONAL), .itt = 1, .cmd_sn = 1 };
-	static const char *const each[] = { "InitialR2T=Yes", "ImmediateData=Yes", "MaxBurstLength=65536", "FirstBurstLength=512",
+	static const char *const each[] = { "InitialR2T=Yes", "ImmediateData=Yes", "MaxBurstLength=65536",
+		"FirstBurstLength=512",
 		"MaxOutstandingR2T=1", "ErrorRecoveryLevel=0" };
 
 	must(k, offer(c, "MaxConnections=1"), "status %04x", c->status);

@@ -51,7 +51,8 @@ CASE(login, in_one_request, "6.3.1", 0, "a login without security takes one requ
 	alive(c);
 }
 
-CASE(login, two_stages, "6.3, 11.13.6", 0, "the response to T=1 names the same CSG and an NSG that does not exceed the one asked for")
+CASE(login, two_stages, "6.3, 11.13.6", 0,
+	"the response to T=1 names the same CSG and an NSG that does not exceed the one asked for")
 {
 	no_auth_here(k);
 	struct conn *c = dial(k);
@@ -112,7 +113,8 @@ CASE(login, portal_group_tag_discovery, "6.3.1, 13.9", 0, "the first response of
 	must(k, c->status == 0 && answer(c, "TargetPortalGroupTag"), "status %04x, no TargetPortalGroupTag", c->status);
 }
 
-CASE(login, fields_echoed, "11.13", 0, "the response carries the request's Initiator Task Tag and ISID, and its CmdSN as ExpCmdSN")
+CASE(login, fields_echoed, "11.13", 0,
+	"the response carries the request's Initiator Task Tag and ISID, and its CmdSN as ExpCmdSN")
 {
 	struct conn *c = dial(k);
 
@@ -137,7 +139,8 @@ CASE(login, tsih, "11.13.3", 0, "TSIH is 0 until the final response of a new ses
 	must(k, c->s->tsih != 0, "TSIH 0 in the final response");
 }
 
-CASE(login, statsn, "11.13.4, 11.12.9", 0, "StatSN goes up by one over the responses of one login and on into full feature phase")
+CASE(login, statsn, "11.13.4, 11.12.9", 0,
+	"StatSN goes up by one over the responses of one login and on into full feature phase")
 {
 	struct conn *c = dial(k);
 	struct login_req l = leading(c, LOGIN_STAY(CSG_SECURITY), auth_wanted(k) ? "AuthMethod=CHAP,None" : "AuthMethod=None");
@@ -186,7 +189,8 @@ CASE(login, version_range, "11.12.4, 11.13.2", 0, "versions 0 to 9 offered: 0 is
 
 	l.version_max = 9;
 	struct pdu *p = login_ask(c, &l);
-	must(k, c->status == 0 && p->h[LOGIN_VERSION_ACTIVE] == 0, "status %04x, version %u", c->status, p->h[LOGIN_VERSION_ACTIVE]);
+	must(k, c->status == 0 && p->h[LOGIN_VERSION_ACTIVE] == 0, "status %04x, version %u", c->status,
+		p->h[LOGIN_VERSION_ACTIVE]);
 }
 
 CASE(login, no_initiator_name, "6.3, 11.12.10", 0, "a login without InitiatorName is refused with a status of class 02")
@@ -200,7 +204,8 @@ CASE(login, no_initiator_name, "6.3, 11.12.10", 0, "a login without InitiatorNam
 	refused(c, &l, "no InitiatorName");
 }
 
-CASE(login, no_target_name, "6.3, 13.4", 0, "a login to a normal session without TargetName is refused with a status of class 02")
+CASE(login, no_target_name, "6.3, 13.4", 0,
+	"a login to a normal session without TargetName is refused with a status of class 02")
 {
 	struct conn *c = dial(k);
 	struct login_req l = leading(c, LOGIN_T(CSG_OPERATIONAL, CSG_FULL), "");
@@ -223,7 +228,8 @@ CASE(login, target_unknown, "11.13.5", 0, "a TargetName that does not exist is r
 	struct conn *c = dial(k);
 	struct login_req l = leading(c, LOGIN_T(CSG_OPERATIONAL, CSG_FULL), "");
 
-	l.text = "InitiatorName=iqn.2026-11.test.lunette.check:initiator\nTargetName=iqn.2026-11.test.lunette:nowhere\nSessionType=Normal";
+	l.text = "InitiatorName=iqn.2026-11.test.lunette.check:initiator\n"
+		"TargetName=iqn.2026-11.test.lunette:nowhere\nSessionType=Normal";
 	refused(c, &l, "unknown target");
 }
 
@@ -272,7 +278,8 @@ CASE(login, too_many_connections, "13.2, 11.13.5", 0, "one connection more than 
 	alive(c);
 }
 
-CASE(login, session_reinstatement, "6.3.5", 0, "a login with the ISID of a session and TSIH 0 ends the old session and begins a new one")
+CASE(login, session_reinstatement, "6.3.5", 0,
+	"a login with the ISID of a session and TSIH 0 ends the old session and begins a new one")
 {
 	struct conn *a = session(k, ""), *b = dial(k);
 
@@ -316,7 +323,8 @@ CASE(login, other_initiator, "6.3.1", 0, "the same ISID of another initiator is 
 	alive(b);
 }
 
-CASE(login, connection_reinstatement, "6.3.4", 0, "TSIH and CID of a connection that lives: it is reinstated, or the login refused")
+CASE(login, connection_reinstatement, "6.3.4", 0,
+	"TSIH and CID of a connection that lives: it is reinstated, or the login refused")
 {
 	struct conn *a = session(k, "");
 	uint16_t status;
@@ -382,7 +390,8 @@ static struct conn *in_parts(struct check *k, const char *text, uint32_t len, ui
 		if (c->status == 0x0201)
 			check_unsupported(k, "status 0201: the target insists on the security stage");
 		must(k, c->status == 0, "status %04x after %u bytes", c->status, at);
-		must(k, p->len == 0 && !(p->h[1] & (LOGIN_TRANSIT | FLAG_CONTINUE)), "C=1 is answered with %u bytes, byte 1 %02x", p->len,
+		must(k, p->len == 0 && !(p->h[1] & (LOGIN_TRANSIT | FLAG_CONTINUE)),
+			"C=1 is answered with %u bytes, byte 1 %02x", p->len,
 			p->h[1]);
 	}
 	l.flags = LOGIN_T(CSG_OPERATIONAL, CSG_FULL);
@@ -394,7 +403,8 @@ static struct conn *in_parts(struct check *k, const char *text, uint32_t len, ui
 
 static uint32_t raw_names(struct check *k, char *to, size_t room, const char *more)
 {
-	int n = snprintf(to, room, "InitiatorName=iqn.2026-11.test.lunette.check:initiator%cTargetName=%s%cSessionType=Normal%c%s", 0,
+	int n = snprintf(to, room,
+		"InitiatorName=iqn.2026-11.test.lunette.check:initiator%cTargetName=%s%cSessionType=Normal%c%s", 0,
 		k->url->target, 0, 0, more);
 
 	return (uint32_t)MIN((size_t)n, room - 1) + (*more ? 1 : 0);
@@ -466,7 +476,8 @@ CASE(login, key_twice, "6.3", 0, "a key negotiated a second time in one login: L
 	l.text = "MaxBurstLength=32768";
 	login_put(c, &l);
 	struct pdu *p = login_get(c);
-	must(k, !p || c->status >> 8 == 2, "the second MaxBurstLength: status %04x, %s", c->status, answer(c, "MaxBurstLength"));
+	must(k, !p || c->status >> 8 == 2, "the second MaxBurstLength: status %04x, %s", c->status, answer(c,
+		"MaxBurstLength"));
 }
 
 CASE(login, key_twice_in_one_request, "6.3", 0, "a key twice in one request: Login reject, initiator error")
@@ -493,9 +504,11 @@ static void broken_text(struct check *k, const char *text, uint32_t n)
 	login_get(c);
 }
 
-CASE(login, text_broken, "6.1, 7.12", 0, "text without '=', without names, without an end: an answer or the connection's end, never silence")
+CASE(login, text_broken, "6.1, 7.12", 0,
+	"text without '=', without names, without an end: an answer or the connection's end, never silence")
 {
-	static const char no_equal[] = "InitiatorName", no_name[] = "=value", binary[] = "\xff\xfe\1\2\3=\x80", many[] = "\0\0\0\0\0";
+	static const char no_equal[] = "InitiatorName", no_name[] = "=value", binary[] = "\xff\xfe\1\2\3=\x80",
+		many[] = "\0\0\0\0\0";
 	char long_key[400];
 
 	memset(long_key, 'K', sizeof(long_key));
@@ -518,8 +531,10 @@ static void bare(struct conn *c, uint8_t op)
 
 CASE(login, other_pdu_first, "4.2.4", 0, "a PDU other than Login first: the connection ends at once")
 {
-	static const uint8_t ops[] = { ISCSI_NOP_OUT, ISCSI_NOP_OUT | OP_IMMEDIATE, ISCSI_SCSI_CMD, ISCSI_TMF_REQ | OP_IMMEDIATE,
-		ISCSI_TEXT_REQ, ISCSI_DATA_OUT, ISCSI_LOGOUT_REQ | OP_IMMEDIATE, ISCSI_SNACK, 0x1c, ISCSI_NOP_IN, ISCSI_SCSI_RSP,
+	static const uint8_t ops[] = { ISCSI_NOP_OUT, ISCSI_NOP_OUT | OP_IMMEDIATE, ISCSI_SCSI_CMD,
+		ISCSI_TMF_REQ | OP_IMMEDIATE,
+		ISCSI_TEXT_REQ, ISCSI_DATA_OUT, ISCSI_LOGOUT_REQ | OP_IMMEDIATE, ISCSI_SNACK, 0x1c, ISCSI_NOP_IN,
+		ISCSI_SCSI_RSP,
 		ISCSI_LOGIN_RSP, ISCSI_REJECT };
 
 	for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
@@ -529,13 +544,16 @@ CASE(login, other_pdu_first, "4.2.4", 0, "a PDU other than Login first: the conn
 	}
 }
 
-CASE(login, other_pdu_during, "4.2.4, 11.13.5", 0, "a PDU other than Login during login: Login reject 020b, then the connection ends")
+CASE(login, other_pdu_during, "4.2.4, 11.13.5", 0,
+	"a PDU other than Login during login: Login reject 020b, then the connection ends")
 {
-	static const uint8_t ops[] = { ISCSI_NOP_OUT | OP_IMMEDIATE, ISCSI_SCSI_CMD, ISCSI_TEXT_REQ, ISCSI_LOGOUT_REQ | OP_IMMEDIATE };
+	static const uint8_t ops[] = { ISCSI_NOP_OUT | OP_IMMEDIATE, ISCSI_SCSI_CMD, ISCSI_TEXT_REQ,
+		ISCSI_LOGOUT_REQ | OP_IMMEDIATE };
 
 	for (unsigned i = 0; i < ARRAY_LEN(ops); i++) {
 		struct conn *c = dial(k);
-		struct login_req l = leading(c, LOGIN_STAY(CSG_SECURITY), auth_wanted(k) ? "AuthMethod=CHAP,None" : "AuthMethod=None");
+		struct login_req l = leading(c, LOGIN_STAY(CSG_SECURITY), auth_wanted(k) ? "AuthMethod=CHAP,None" :
+			"AuthMethod=None");
 		login_ask(c, &l);
 		must(k, c->status == 0, "status %04x", c->status);
 		bare(c, ops[i]);
@@ -612,7 +630,8 @@ CASE(login, left_half_done, "6.3", 0, "logins that are left half done disturb no
 
 	for (unsigned i = 0; i < 12; i++) {
 		struct conn *c = dial(k);
-		struct login_req l = leading(c, LOGIN_STAY(CSG_SECURITY), auth_wanted(k) ? "AuthMethod=CHAP,None" : "AuthMethod=None");
+		struct login_req l = leading(c, LOGIN_STAY(CSG_SECURITY), auth_wanted(k) ? "AuthMethod=CHAP,None" :
+			"AuthMethod=None");
 		if (i % 3)
 			login_ask(c, &l);
 		if (i % 3 == 2)
@@ -634,11 +653,13 @@ CASE(login, auth_unknown_only, "6.2.1, 6.3.2", 0, "AuthMethod with unknown metho
 		v ? v : "(absent)");
 }
 
-CASE(login, auth_unknown_passed_over, "6.2.1", 0, "unknown methods in the AuthMethod list are passed over, the first supported one chosen")
+CASE(login, auth_unknown_passed_over, "6.2.1", 0,
+	"unknown methods in the AuthMethod list are passed over, the first supported one chosen")
 {
 	struct conn *c = dial(k);
 	bool user = auth_wanted(k);
-	struct login_req l = leading(c, LOGIN_STAY(CSG_SECURITY), user ? "AuthMethod=Frobnicate,CHAP" : "AuthMethod=Frobnicate,None");
+	struct login_req l = leading(c, LOGIN_STAY(CSG_SECURITY), user ? "AuthMethod=Frobnicate,CHAP" :
+		"AuthMethod=Frobnicate,None");
 
 	login_ask(c, &l);
 	const char *v = answer(c, "AuthMethod");
@@ -646,7 +667,8 @@ CASE(login, auth_unknown_passed_over, "6.2.1", 0, "unknown methods in the AuthMe
 		v ? v : "(absent)");
 }
 
-CASE(login, auth_skipped, "6.3.1, 9.2", 0, "where the target wants authentication, no stage may be skipped and no one let in without")
+CASE(login, auth_skipped, "6.3.1, 9.2", 0,
+	"where the target wants authentication, no stage may be skipped and no one let in without")
 {
 	if (!auth_wanted(k))
 		check_unsupported(k, "the URL has no user");

@@ -178,7 +178,8 @@ static void tell(struct run *r, const struct check_case *c)
 
 	r->count[v]++;
 	if (r->o.json) {
-		json_array_append_new(r->results, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "suite", c->suite, "case", c->name,
+		json_array_append_new(r->results, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "suite", c->suite, "case",
+			c->name,
 			"clause", c->clause, "requirement", c->what, "result", verdict_json[v], "reason", k->why));
 		return;
 	}
@@ -343,8 +344,10 @@ static void summary(struct run *r)
 	unsigned *n = r->count;
 
 	if (r->o.json) {
-		json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "target", r->o.url.target, "passed", (int)n[CHECK_PASS],
-			"failed", (int)n[CHECK_FAIL], "not_supported", (int)n[CHECK_UNSUPPORTED], "skipped", (int)n[CHECK_SKIPPED],
+		json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "target", r->o.url.target, "passed",
+			(int)n[CHECK_PASS],
+			"failed", (int)n[CHECK_FAIL], "not_supported", (int)n[CHECK_UNSUPPORTED], "skipped",
+			(int)n[CHECK_SKIPPED],
 			"cases", r->results);
 		json_dumpf(all, stdout, JSON_INDENT(2));
 		printf("\n");
@@ -381,7 +384,8 @@ static int run_all(struct run *r)
 	if (r->saved_blocks) {
 		guarded(k, restore_area, SLOW_MS);
 		if (k->verdict != CHECK_PASS)
-			fprintf(stderr, "lunette: the first %u blocks of the LUN could not be restored: %s\n", r->saved_blocks, k->why);
+			fprintf(stderr, "lunette: the first %u blocks of the LUN could not be restored: %s\n",
+				r->saved_blocks, k->why);
 	}
 	summary(r);
 	return stop || r->count[CHECK_FAIL] || !(r->count[CHECK_PASS] + r->count[CHECK_UNSUPPORTED]) ? CLI_FAILED : CLI_OK;

@@ -249,7 +249,8 @@ static char *agree(struct conn *c, const char *offered, const char *said, uint32
 
 	for (uint32_t i = 0; i < n; i += (uint32_t)strlen(said + i) + 1) {
 		const char *pair = said + i;
-		if (!strchr(pair, '=') || named(offered, pair) || !strncmp(pair, "Target", 6) || !strncmp(pair, "AuthMethod", 10) ||
+		if (!strchr(pair, '=') || named(offered, pair) || !strncmp(pair, "Target", 6) || !strncmp(pair,
+			"AuthMethod", 10) ||
 		    !strncmp(pair, "MaxRecv", 7))
 			continue;
 		size_t len = key_len(pair);

@@ -250,7 +250,8 @@ const char *pdu_words(struct conn *c, const struct pdu *p)
 	sense_of(p, &key, &asc, &ascq);
 	switch (p->op) {
 	case ISCSI_SCSI_RSP:
-		snprintf(s, 160, "SCSI Response, response %02x status %02x sense %x/%02x/%02x", p->h[RSP_RESPONSE], p->h[RSP_STATUS],
+		snprintf(s, 160, "SCSI Response, response %02x status %02x sense %x/%02x/%02x", p->h[RSP_RESPONSE],
+		p->h[RSP_STATUS],
 			key, asc, ascq);
 		break;
 	case ISCSI_REJECT:
@@ -276,7 +277,8 @@ const char *pdu_words(struct conn *c, const struct pdu *p)
 static bool advances(const struct pdu *p)
 {
 	switch (p->op) {
-	case ISCSI_SCSI_RSP: case ISCSI_TMF_RSP: case ISCSI_TEXT_RSP: case ISCSI_LOGOUT_RSP: case ISCSI_ASYNC: case ISCSI_REJECT:
+	case ISCSI_SCSI_RSP: case ISCSI_TMF_RSP: case ISCSI_TEXT_RSP: case ISCSI_LOGOUT_RSP: case ISCSI_ASYNC:
+	case ISCSI_REJECT:
 	case ISCSI_LOGIN_RSP:
 		return true;
 	case ISCSI_DATA_IN:
@@ -315,7 +317,8 @@ static void judge_window(struct conn *c, const struct pdu *p)
 		return;
 	}
 	if (c->window_known && (sn_lt(exp, c->last_exp) || sn_lt(max, c->last_max)))
-		check_every(c->k, EVERY_WINDOW_BACK, "%s: ExpCmdSN %#x and MaxCmdSN %#x after %#x and %#x", pdu_name(p->op), exp, max,
+		check_every(c->k, EVERY_WINDOW_BACK, "%s: ExpCmdSN %#x and MaxCmdSN %#x after %#x and %#x", pdu_name(p->op),
+			exp, max,
 			c->last_exp, c->last_max);
 	c->last_exp = exp;
 	c->last_max = max;
@@ -342,7 +345,8 @@ static void judge_form(struct conn *c, const struct pdu *p)
 	if ((p->op == ISCSI_TMF_RSP || p->op == ISCSI_LOGOUT_RSP || p->op == ISCSI_R2T) && p->len)
 		check_every(k, EVERY_NO_DATA, "%s with %u bytes of data", pdu_name(p->op), p->len);
 	if ((p->op == ISCSI_SCSI_RSP || p->op == ISCSI_TMF_RSP || p->op == ISCSI_LOGOUT_RSP || p->op == ISCSI_R2T ||
-			p->op == ISCSI_NOP_IN || p->op == ISCSI_ASYNC || p->op == ISCSI_REJECT) && !(p->h[BHS_FLAGS] & FLAG_FINAL))
+			p->op == ISCSI_NOP_IN || p->op == ISCSI_ASYNC || p->op == ISCSI_REJECT) &&
+			!(p->h[BHS_FLAGS] & FLAG_FINAL))
 		check_every(k, EVERY_FINAL, "%s with byte 1 = %02x", pdu_name(p->op), p->h[BHS_FLAGS]);
 	if (p->op == ISCSI_R2T && be32(p->h + BHS_TTT) == ISCSI_NO_TAG)
 		check_every(k, EVERY_TTT, "an R2T with the reserved Target Transfer Tag");
@@ -442,7 +446,8 @@ struct pdu *want_itt(struct conn *c, uint8_t op, uint32_t itt)
 {
 	struct pdu *p = want(c, op);
 
-	must(c->k, be32(p->h + BHS_ITT) == itt, "%s for Initiator Task Tag %#x, %#x was due", pdu_name(op), be32(p->h + BHS_ITT),
+	must(c->k, be32(p->h + BHS_ITT) == itt, "%s for Initiator Task Tag %#x, %#x was due", pdu_name(op),
+		be32(p->h + BHS_ITT),
 		itt);
 	return p;
 }

@@ -131,7 +131,8 @@ static void take_data_in(struct conn *c, struct result *r, struct pdu *p, uint32
 {
 	uint32_t off = be32(p->h + DATA_OFFSET);
 
-	must(c->k, off <= edtl && p->len <= edtl - off, "Data-In of %u bytes at %u is beyond the expected %u", p->len, off, edtl);
+	must(c->k, off <= edtl && p->len <= edtl - off, "Data-In of %u bytes at %u is beyond the expected %u", p->len, off,
+		edtl);
 	memcpy(r->data + off, p->data, p->len);
 	r->moved += p->len;
 	if (r->nin % 64 == 0) {
@@ -278,7 +279,8 @@ uint8_t tmf(struct conn *c, struct req r, uint32_t *ret_itt)
 		struct pdu *p = next(c);
 		if (p->op == ISCSI_R2T || p->op == ISCSI_ASYNC)
 			continue;
-		must(c->k, p->op == ISCSI_TMF_RSP && be32(p->h + BHS_ITT) == itt, "a task management request is answered with %s",
+		must(c->k, p->op == ISCSI_TMF_RSP && be32(p->h + BHS_ITT) == itt,
+			"a task management request is answered with %s",
 			pdu_words(c, p));
 		return p->h[RSP_RESPONSE];
 	}
@@ -336,7 +338,8 @@ static unsigned judge_refusal(struct conn *c, const struct pdu *p, unsigned how,
 			pdu_words(c, p));
 		return BY_REJECT;
 	case ISCSI_SCSI_RSP:
-		must(k, (how & BY_CHECK) && (p->h[RSP_STATUS] != 0 || p->h[RSP_RESPONSE] != 0), "%s: %s", what, pdu_words(c, p));
+		must(k, (how & BY_CHECK) && (p->h[RSP_STATUS] != 0 || p->h[RSP_RESPONSE] != 0), "%s: %s", what, pdu_words(c,
+		p));
 		return BY_CHECK;
 	case ISCSI_TMF_RSP:
 		must(k, (how & BY_TMF) && p->h[RSP_RESPONSE] != 0, "%s: %s", what, pdu_words(c, p));
