@@ -7,7 +7,7 @@ set -u
 build="gcc libc6-dev meson ninja-build pkg-config liburing-dev libisal-dev libssl-dev libjansson-dev libyaml-dev
  libmicrohttpd-dev"
 test="libcmocka-dev clang clang-tidy libclang-rt-dev llvm python3 libiscsi-bin qemu-utils qemu-block-extra
- iproute2 util-linux fdisk xfsprogs python3-apsw fuse3 libfuse3-dev procps e2fsprogs scdoc man-db"
+ iproute2 util-linux fdisk xfsprogs python3-apsw fuse3 libfuse3-dev open-isns-server procps e2fsprogs scdoc man-db"
 vm="qemu-system-x86 cpio zstd xz-utils e2fsprogs dpkg gcc python3 iproute2"
 bench="tgt python3 util-linux"
 

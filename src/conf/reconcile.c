@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "conf/disk.h"
@@ -40,7 +41,8 @@ struct server {
 	struct list disks, targets, portals;
 	struct timer tick;
 	unsigned pending; /* maps that the loops are taking over */
-	bool started, stopping, announce;
+	bool started, stopping, announce, names_changed;
+	unsigned stops; /* of what server_stop() began: not ended yet */
 	struct task announce_task;
 	unsigned forced;
 	void (*stopped)(void *ctx, unsigned forced);
@@ -539,6 +541,60 @@ static void targets_drop_unknown(struct server *s)
 			target_free(t);
 }
 
+/* --- name server -------------------------------------------------------------------------------------- */
+
+static bool names_changed(const json_t *old, const json_t *new)
+{
+	static const char *const parts[] = { "isns", "portals", "targets" };
+
+	for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {
+		const json_t *x = json_object_get(old, parts[i]), *y = json_object_get(new, parts[i]);
+		if ((x || y) && !json_equal(x, y))
+			return true;
+	}
+	return false;
+}
+
+static void nothing(void *ctx)
+{
+}
+
+static int register_names(const struct conf *c, const char *entity, struct err *e)
+{
+	const struct conf_portal *cp = c->portals.items;
+	const struct conf_target *ct = c->targets.items;
+	struct net_isns_portal *portals = calloc(c->portals.n + 1, sizeof(*portals));
+	struct net_isns_target *targets = calloc(c->targets.n + 1, sizeof(*targets));
+	struct net_isns_conf n = { .server = c->isns.server, .entity = entity, .domain = c->isns.domain, .portals = portals,
+		.targets = targets, .nportals = c->portals.n, .ntargets = c->targets.n };
+
+	CHECK(portals && targets);
+	for (unsigned i = 0; i < n.nportals; i++)
+		portals[i] = (struct net_isns_portal){ cp[i].advertise ? cp[i].advertise : cp[i].listen,
+			(uint16_t)cp[i].group };
+	for (unsigned i = 0; i < n.ntargets; i++)
+		targets[i] = (struct net_isns_target){ ct[i].name, ct[i].alias, tags_of(&ct[i].groups), ct[i].groups.n };
+	int r = net_isns_set(&n, e);
+	for (unsigned i = 0; i < n.ntargets; i++)
+		free((uint16_t *)targets[i].tpgts);
+	free(portals);
+	free(targets);
+	return r;
+}
+
+/* Tells the name server what is served. */
+static void tell_names(const struct conf *c)
+{
+	char host[256] = "lunette";
+	struct err e = { 0 };
+
+	gethostname(host, sizeof(host) - 1);
+	if (!c->isns.server)
+		net_isns_leave(nothing, NULL);
+	else if (register_names(c, c->isns.entity ? c->isns.entity : host, &e) < 0)
+		log_error("isns not used reason=\"%s\"", e.text);
+}
+
 static void publish_target(struct target *t, const json_t *old, const json_t *new)
 {
 	if (t->removing)
@@ -552,6 +608,12 @@ static void publish_target(struct target *t, const json_t *old, const json_t *ne
 	target_publish(t);
 }
 
+static bool start_options_changed(const struct conf_server *a, const struct conf_server *b)
+{
+	return a->cores != b->cores || a->loop != b->loop || !text_equal(a->state, b->state) ||
+		!text_equal(a->socket, b->socket);
+}
+
 static void publish(struct server *s, struct conf *old)
 {
 	json_t *x = conf_to_json(&conf_root_type, old, true), *y = conf_to_json(&conf_root_type, &s->conf, true);
@@ -561,8 +623,9 @@ static void publish(struct server *s, struct conf *old)
 	limit_clients(&s->conf.server);
 	if (discovery_rules(s, &e) < 0)
 		log_error("discovery rules not set reason=\"%s\"", e.text);
-	if (s->started && !json_equal(json_object_get(x, "server"), json_object_get(y, "server")))
+	if (s->started && start_options_changed(&old->server, &s->conf.server))
 		log_warn("server options changed; they take effect at the next start");
+	s->names_changed |= names_changed(x, y);
 	list_for_each_safe(t, tmp, &s->targets, node)
 		publish_target(t, x, y);
 	json_decref(x);
@@ -616,6 +679,9 @@ static void published(struct server *s)
 	}
 	s->started = true;
 	portals_unwanted(s);
+	if (s->names_changed)
+		tell_names(&s->conf);
+	s->names_changed = false;
 	s->ev.published(s->ev.ctx, NULL);
 }
 
@@ -627,7 +693,7 @@ static void settle(struct server *s)
 		return;
 	if (s->announce)
 		published(s);
-	if (s->stopped && list_empty(&s->disks) && list_empty(&s->targets)) {
+	if (s->stopped && !s->stops && list_empty(&s->disks) && list_empty(&s->targets)) {
 		void (*done)(void *ctx, unsigned forced) = s->stopped;
 		s->stopped = NULL;
 		done(s->stopped_ctx, s->forced);
@@ -673,11 +739,20 @@ static void drained(void *ctx, unsigned forced)
 	struct disk *d;
 
 	s->forced = forced;
+	s->stops--;
 	list_for_each(d, &s->disks, node)
 		d->retired = true;
 	list_for_each_safe(t, tmp, &s->targets, node)
 		if (!t->removing)
 			target_remove(t);
+	settle(s);
+}
+
+static void names_left(void *ctx)
+{
+	struct server *s = ctx;
+
+	s->stops--;
 	settle(s);
 }
 
@@ -691,7 +766,9 @@ void server_stop(struct server *s, uint64_t deadline_ns, void (*done)(void *ctx,
 	s->announce = false;
 	s->stopped = done;
 	s->stopped_ctx = ctx;
+	s->stops = 2;
 	loop_timer_clear(s->control, &s->tick);
+	net_isns_leave(names_left, s);
 	net_drain(deadline_ns, drained, s);
 }
 

@@ -106,6 +106,10 @@ struct conf_target {
 	struct conf_list chap;   /* char *: algorithms; none = all */
 };
 
+struct conf_isns {
+	char *server, *entity, *domain; /* server NULL: not used */
+};
+
 struct conf_discovery {
 	struct conf_list users;
 	char *mutual;
@@ -114,6 +118,7 @@ struct conf_discovery {
 struct conf {
 	struct conf_server server;
 	struct conf_discovery discovery;
+	struct conf_isns isns;
 	struct conf_list portals, users, volumes, targets;
 };
 

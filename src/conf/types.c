@@ -84,6 +84,20 @@ static const struct conf_type discovery_type = {
 	.fields = discovery_fields, .links = discovery_links,
 };
 
+static const struct conf_field isns_fields[] = {
+	FIELD(conf_isns, server, "server", CONF_TEXT, NULL, NULL, NULL,
+		"Address of the name server, such as 192.0.2.5; the port is 3205 if not given."),
+	FIELD(conf_isns, entity, "entity", CONF_TEXT, NULL, NULL, NULL,
+		"Name of this server there, unique among its clients; the host name if not given."),
+	FIELD(conf_isns, domain, "domain", CONF_TEXT, NULL, NULL, NULL,
+		"Discovery domain to which the targets are added, by its name (it is made when it is not there) or its number."),
+	{ 0 },
+};
+static const struct conf_type isns_type = {
+	.name = "isns", .help = "Registration with an iSNS name server (RFC 4171).", .bytes = sizeof(struct conf_isns),
+	.fields = isns_fields, .brief = "server",
+};
+
 /* --- block stacks ------------------------------------------------------------------------------------- */
 
 static int unknown_driver(const char *name, bool filter, struct err *e)
@@ -264,6 +278,7 @@ static const struct conf_link root_links[] = {
 	{ "users", CONF_MAP, offsetof(struct conf, users), &user_type, "CHAP names and secrets." },
 	{ "discovery", CONF_ONE, offsetof(struct conf, discovery), &discovery_type,
 	  "Who may ask for the list of targets." },
+	{ "isns", CONF_ONE, offsetof(struct conf, isns), &isns_type, "Registration with an iSNS name server." },
 	{ "volumes", CONF_MAP, offsetof(struct conf, volumes), &conf_volume_type, "Disks." },
 	{ "targets", CONF_MAP, offsetof(struct conf, targets), &target_type, "iSCSI targets by name." },
 	{ 0 },

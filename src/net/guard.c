@@ -44,13 +44,11 @@ static struct {
 
 static void key_of(const union addr *a, uint8_t key[16])
 {
-	memset(key, 0, 16);
-	if (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr))
-		memcpy(key + 12, a->in6.sin6_addr.s6_addr + 12, 4);
-	else if (a->sa.sa_family == AF_INET6)
-		memcpy(key, a->in6.sin6_addr.s6_addr, 8);
-	else if (a->sa.sa_family == AF_INET)
-		memcpy(key + 12, &a->in.sin_addr, 4);
+	static const uint8_t v4[12] = { [10] = 0xff, 0xff };
+
+	addr_mapped(a, key);
+	if (memcmp(key, v4, sizeof(v4)))
+		memset(key + 8, 0, 8);
 }
 
 static struct list *bucket_of(const uint8_t key[16])

@@ -8,6 +8,7 @@
  *   stream.c  socket <-> engine
  *   home.c    targets, policy, admission, reinstatement, SendTargets
  *   guard.c   what one client may take from the others
+ *   isns.c    registration with a name server, on the control loop
  *   admin.c   control thread's calls: sessions, kick, drain, statistics
  */
 #ifndef LUNETTE_NET_IMPL_H
@@ -178,6 +179,7 @@ extern struct net net;
 /* listen.c */
 void addr_text(const union addr *a, char out[ADDR_TEXT]);
 int  addr_parse(const char *s, uint16_t port, union addr *ret, struct err *e);
+void addr_mapped(const union addr *a, uint8_t out[16]); /* as IPv6, IPv4 mapped into it */
 void portal_stop_all(void);                       /* home */
 
 /* guard.c, on home. Counts a connection whose peer is known; false: refused, and logged. */

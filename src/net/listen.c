@@ -36,6 +36,17 @@ void addr_text(const union addr *a, char out[ADDR_TEXT])
 	}
 }
 
+void addr_mapped(const union addr *a, uint8_t out[16])
+{
+	memset(out, 0, 16);
+	if (a->sa.sa_family == AF_INET6) {
+		memcpy(out, &a->in6.sin6_addr, 16);
+		return;
+	}
+	out[10] = out[11] = 0xff;
+	memcpy(out + 12, &a->in.sin_addr, 4);
+}
+
 /* Splits "host", "host:port", "[v6]:port", "[v6]" or a bare v6 address. */
 static int split(const char *s, char *host, size_t room, char *port, size_t proom, struct err *e)
 {

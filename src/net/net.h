@@ -57,6 +57,23 @@ int  net_target_remove(const char *name, void (*gone)(void *ctx), void *ctx);
 int  net_discovery_auth(const struct net_user *users, unsigned n, const struct net_user *mutual, unsigned chap_algs,
 	struct err *e);
 
+/* --- registration with a name server (iSNS, RFC 4171) --- */
+struct net_isns_portal { const char *addr; uint16_t tpgt; }; /* as initiators reach it; a wildcard will do */
+struct net_isns_target { const char *name, *alias; const uint16_t *tpgts; unsigned ntpgts; };
+struct net_isns_conf {
+	const char *server;             /* "addr" or "addr:port" */
+	const char *entity;             /* identifier, unique among the clients of the name server */
+	const char *domain;             /* discovery domain to which the targets are added, or NULL */
+	const struct net_isns_portal *portals;
+	const struct net_isns_target *targets;
+	unsigned nportals, ntargets;
+};
+/* Registers all of it in the place of what was registered, and keeps trying; copies what it needs. -EINVAL: an address. */
+int  net_isns_set(const struct net_isns_conf *c, struct err *e);
+/* Deregisters; done(ctx), at the latest after two seconds, and before this returns when nothing was registered. */
+void net_isns_leave(void (*done)(void *ctx), void *ctx);
+const char *net_isns_state(void);       /* "registered", or what is in the way; NULL: not asked for */
+
 /* --- what clients may take --- */
 struct net_limits {
 	uint64_t connections;           /* in all; 0 = as the limit of open files allows */
