@@ -43,6 +43,11 @@ extern const struct route api_routes[]; /* ended by a NULL method */
 void request_answer(struct request *r, unsigned status, json_t *body); /* takes body */
 void request_fail(struct request *r, unsigned status, const char *detail); /* RFC 7807 */
 
+/* paths.c */
+void get_paths(struct request *r);
+void put_paths(struct request *r);
+void get_reservations(struct request *r);
+void delete_reservations(struct request *r);
 
 int  socket_open(struct api *a, struct err *e); /* socket.c: makes fd, lock, path */
 void socket_close(struct api *a);

@@ -133,6 +133,7 @@ int disk_open(struct disk **ret, struct conf_volume *v, struct store *store, boo
 	if (!d)
 		return err_set(e, -ENOMEM, "out of memory");
 	list_init(&d->node);
+	d->fresh = true;
 	int r = fill(d, v, store, starting, e);
 	if (r < 0) {
 		disk_free(d, store);
@@ -203,6 +204,28 @@ void disk_tick(struct disk *d, struct conf_volume *v, struct store *store)
 		attach(d, v, store);
 }
 
+static bool paths_equal(const struct disk *d, const struct alua_change *c, unsigned n)
+{
+	for (unsigned i = 0; i < n && n == d->npaths; i++)
+		if (c[i].tag != d->paths[i].tag || c[i].access != d->paths[i].access || c[i].preferred != d->paths[i].preferred)
+			return false;
+	return n == d->npaths;
+}
+
+void disk_set_paths(struct disk *d, const struct alua_change *c, unsigned n)
+{
+	if (!paths_equal(d, c, n) && !d->fresh)
+		lu_alua_configure(d->lu, c, n, NULL, NULL);
+	else if (d->fresh && lu_alua_init(d->lu, c, n) < 0)
+		log_error("access states not set volume=%s reason=\"out of memory\"", d->name);
+	d->fresh = false;
+	free(d->paths);
+	d->paths = n ? malloc(n * sizeof(*c)) : NULL;
+	d->npaths = d->paths ? n : 0;
+	if (d->paths)
+		memcpy(d->paths, c, n * sizeof(*c));
+}
+
 static void closed(void *ctx)
 {
 	struct disk *d = ctx;
@@ -225,5 +248,6 @@ void disk_free(struct disk *d, struct store *store)
 	list_del(&d->node);
 	free(d->name);
 	free(d->identity);
+	free(d->paths);
 	free(d);
 }

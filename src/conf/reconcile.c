@@ -22,6 +22,7 @@ struct target {
 	char *name;
 	struct scsi_target *device;
 	struct map map, next; /* published, and being published */
+	struct scsi_ports ports;
 	bool setting, removing, known; /* known: to net/ */
 };
 
@@ -39,6 +40,8 @@ struct server {
 	struct server_events ev;
 	struct conf conf;
 	struct list disks, targets, portals;
+	struct disk **index; /* those that are not retired, by name */
+	unsigned nindex;
 	struct timer tick;
 	unsigned pending; /* maps that the loops are taking over */
 	bool started, stopping, announce, names_changed;
@@ -53,14 +56,39 @@ static void settle(struct server *s);
 
 /* --- disks -------------------------------------------------------------------------------------------- */
 
+static int disk_order(const void *a, const void *b)
+{
+	return strcmp((*(struct disk *const *)a)->name, (*(struct disk *const *)b)->name);
+}
+
+static int disk_named(const void *name, const void *d)
+{
+	return strcmp(name, (*(struct disk *const *)d)->name);
+}
+
 static struct disk *disk_find(struct server *s, const char *name)
 {
+	struct disk **d = s->nindex ? bsearch(name, s->index, s->nindex, sizeof(*d), disk_named) : NULL;
+
+	return d ? *d : NULL;
+}
+
+/* After every change of what is retired. */
+static void disks_index(struct server *s)
+{
 	struct disk *d;
+	unsigned n = 0;
 
 	list_for_each(d, &s->disks, node)
-		if (!d->retired && strcmp(d->name, name) == 0)
-			return d;
-	return NULL;
+		n += !d->retired;
+	free(s->index);
+	s->index = calloc(n + 1, sizeof(*s->index));
+	CHECK(s->index);
+	s->nindex = 0;
+	list_for_each(d, &s->disks, node)
+		if (!d->retired)
+			s->index[s->nindex++] = d;
+	qsort(s->index, n, sizeof(*s->index), disk_order);
 }
 
 static void tick_disks(struct server *s, bool waiting_only)
@@ -168,11 +196,18 @@ static void target_publish(struct target *t)
 	struct scsi_lun *luns;
 	struct map m = { 0 };
 
-	map_of(s, t->removing ? NULL : conf_target(&s->conf, t->name), &m);
-	if (map_equal(&m, &t->map) && t->known && !t->removing) {
+	const struct conf_target *ct = t->removing ? NULL : conf_target(&s->conf, t->name);
+	struct scsi_ports ports = { 0 };
+
+	map_of(s, ct, &m);
+	if (ct)
+		conf_ports(&s->conf, ct, &ports);
+	if (map_equal(&m, &t->map) && memcmp(&ports, &t->ports, sizeof(ports)) == 0 && t->known && !t->removing) {
 		map_release(&m);
 		return;
 	}
+	t->ports = ports;
+	scsi_target_set_ports(t->device, &ports);
 	luns = calloc(m.n + 1, sizeof(*luns));
 	CHECK(luns);
 	for (unsigned i = 0; i < m.n; i++)
@@ -532,6 +567,32 @@ static int targets_add(struct server *s, struct conf *c, struct err *e)
 	return r;
 }
 
+/* --- access states ------------------------------------------------------------------------------------ */
+
+/* Fresh disks have their states before any initiator sees them; a disk of two targets has the same in both. */
+static void paths_publish(struct server *s)
+{
+	const struct conf_target *t = s->conf.targets.items;
+	struct alua_change c[LIM_PORTALS];
+	struct disk *d;
+
+	list_for_each(d, &s->disks, node)
+		d->seen = d->retired;
+	for (unsigned i = 0; i < s->conf.targets.n; i++) {
+		const struct conf_lun *l = t[i].luns.items;
+		for (unsigned k = 0; k < t[i].luns.n; k++) {
+			d = disk_find(s, l[k].volume);
+			if (!d || d->seen)
+				continue;
+			d->seen = true;
+			disk_set_paths(d, c, conf_paths(&t[i], &l[k], c));
+		}
+	}
+	list_for_each(d, &s->disks, node)
+		if (!d->seen && (d->npaths || d->fresh))
+			disk_set_paths(d, c, 0);
+}
+
 static void targets_drop_unknown(struct server *s)
 {
 	struct target *t, *tmp;
@@ -659,8 +720,10 @@ int server_apply(struct server *s, struct conf *c, struct err *e)
 	}
 	disks_retire(s, c);
 	list_splice_tail(&s->disks, &fresh);
+	disks_index(s);
 	s->conf = *c;
 	*c = (struct conf){ 0 };
+	paths_publish(s);
 	s->announce = true;
 	publish(s, &old);
 	conf_free(&conf_root_type, &old);
@@ -742,6 +805,7 @@ static void drained(void *ctx, unsigned forced)
 	s->stops--;
 	list_for_each(d, &s->disks, node)
 		d->retired = true;
+	s->nindex = 0;
 	list_for_each_safe(t, tmp, &s->targets, node)
 		if (!t->removing)
 			target_remove(t);
@@ -780,12 +844,20 @@ void server_free(struct server *s)
 		portal_drop(list_first(&s->portals, struct portal, node));
 	loop_timer_clear(s->control, &s->tick);
 	conf_free(&conf_root_type, &s->conf);
+	free(s->index);
 	free(s);
 }
 
 const struct conf *server_conf(const struct server *s)
 {
 	return &s->conf;
+}
+
+struct lu *server_lu(struct server *s, const char *volume)
+{
+	struct disk *d = disk_find(s, volume);
+
+	return d ? d->lu : NULL;
 }
 
 void server_each_target(struct server *s, void (*fn)(void *ctx, const char *name, const struct server_lun *luns,

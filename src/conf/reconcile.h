@@ -29,8 +29,11 @@ void server_stop(struct server *s, uint64_t deadline_ns, void (*done)(void *ctx,
 void server_free(struct server *s);
 const struct conf *server_conf(const struct server *s);
 
+/* The unit of a volume, NULL: there is none. Good until the next server_apply() at least. */
+struct lu *server_lu(struct server *s, const char *volume);
+
 /* For status. */
-struct server_lun { unsigned lun; const char *volume; const struct lu *lu; bool ready; const char *why; };
+struct server_lun { unsigned lun; const char *volume; struct lu *lu; bool ready; const char *why; };
 struct server_portal { const char *name; uint64_t group; };
 void server_each_target(struct server *s, void (*fn)(void *ctx, const char *name, const struct server_lun *luns,
 	unsigned n), void *ctx);

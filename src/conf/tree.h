@@ -11,6 +11,7 @@
 
 #include "base/schema.h"
 #include "iscsi/login.h"
+#include "scsi/alua.h"
 #include "scsi/lu.h"
 
 /* --- how objects are described ------------------------------------------------------------------------ */
@@ -89,7 +90,13 @@ struct conf_volume {
 
 enum conf_digest { CONF_DIGEST_ALLOW, CONF_DIGEST_REQUIRE, CONF_DIGEST_OFF };
 
-struct conf_lun { char *name; char *volume; }; /* name: the number in decimal */
+struct conf_path { char *name; uint64_t access; bool preferred; }; /* name: portal group tag; access: conf_access() */
+
+struct conf_lun {
+	char *name; /* the number in decimal */
+	char *volume;
+	struct conf_list paths; /* struct conf_path: this LUN's, in place of its target's */
+};
 
 struct conf_target {
 	char *name, *alias;
@@ -104,6 +111,9 @@ struct conf_target {
 	uint64_t max_recv_segment, first_burst, max_burst, max_r2t; /* 0 = default */
 	bool initial_r2t, immediate_data;
 	struct conf_list chap;   /* char *: algorithms; none = all */
+	uint64_t alua;           /* INQUIRY TPGS: bit 0 implicit, bit 1 explicit */
+	uint64_t alua_transition_ns;
+	struct conf_list paths;  /* struct conf_path */
 };
 
 struct conf_isns {
@@ -152,5 +162,15 @@ bool conf_is_loopback(const char *listen);
 /* Mask of 1 << enum for the algorithms a target or discovery accepts. */
 unsigned conf_chap_mask(const struct conf_list *algorithms);
 void conf_offer(const struct conf_target *t, struct iscsi_offer *o);
+/* The target port groups of a target: its portals' tags and those that its paths name. */
+void conf_ports(const struct conf *c, const struct conf_target *t, struct scsi_ports *ports);
+/* The access states of a LUN; returns how many. */
+unsigned conf_paths(const struct conf_target *t, const struct conf_lun *l, struct alua_change out[LIM_PORTALS]);
+/* Part of conf_validate(): a disk that two targets export has the same access by tag in both; not too many tags. */
+int  conf_check_paths(const struct conf *c, struct err *e);
+/* Names of access states, NULL-ended, and what each stands for. */
+extern const char *const conf_access_names[];
+uint8_t conf_access(uint64_t choice);
+const char *conf_access_name(uint8_t access);
 
 #endif

@@ -215,16 +215,35 @@ const struct conf_type conf_volume_type = {
 
 /* --- targets ------------------------------------------------------------------------------------------ */
 
+const char *const conf_access_names[] = { "optimized", "non-optimized", "standby", "unavailable", "offline", NULL };
+static const struct conf_field path_fields[] = {
+	{ .name = "access", .kind = CONF_ENUM, .at = offsetof(struct conf_path, access), .dflt = "optimized",
+	  .choices = conf_access_names, .help = "What may be done through this portal group (SPC-4 5.16.2.4)." },
+	FIELD(conf_path, preferred, "preferred", CONF_BOOL, "off", NULL, NULL,
+		"Initiators that may choose should take this portal group."),
+	{ 0 },
+};
+static const struct conf_type path_type = {
+	.name = "path", .help = "How a portal group reaches a disk; may be changed while it runs by lunette paths.",
+	.bytes = sizeof(struct conf_path), .fields = path_fields, .brief = "access",
+};
+
 static const struct conf_field lun_fields[] = {
 	{ .name = "volume", .kind = CONF_TEXT, .flags = CONF_REQUIRED, .at = offsetof(struct conf_lun, volume),
 	  .help = "Name of the volume." },
 	{ 0 },
 };
+static const struct conf_link lun_links[] = {
+	{ "paths", CONF_MAP, offsetof(struct conf_lun, paths), &path_type,
+	  "By portal group tag: this LUN's access, in place of its target's." },
+	{ 0 },
+};
 static const struct conf_type lun_type = {
 	.name = "lun", .help = "A logical unit number and the volume behind it.", .bytes = sizeof(struct conf_lun),
-	.fields = lun_fields, .brief = "volume",
+	.fields = lun_fields, .links = lun_links, .brief = "volume",
 };
 
+static const char *const alua_choices[] = { "off", "implicit", "explicit", "both", NULL };
 static const char *const digest_choices[] = { "allow", "require", "off", NULL };
 static const struct conf_field target_fields[] = {
 	FIELD(conf_target, alias, "alias", CONF_TEXT, NULL, NULL, NULL, "A name for people, told at login."),
@@ -253,6 +272,10 @@ static const struct conf_field target_fields[] = {
 		"Ask initiators not to send unsolicited data."),
 	FIELD(conf_target, immediate_data, "immediate-data", CONF_BOOL, "on", NULL, NULL,
 		"Accept data with the command."),
+	CHOICE(conf_target, alua, "alua", "implicit", alua_choices,
+		"Whether initiators hear which portal group to use (asymmetric access), and may change it (explicit, both)."),
+	FIELD(conf_target, alua_transition_ns, "alua-transition", CONF_TIME, NULL, NULL, "255s",
+		"How long initiators should at least wait for a change of access; 0s says nothing."),
 	{ 0 },
 };
 static const struct conf_link target_links[] = {
@@ -260,6 +283,8 @@ static const struct conf_link target_links[] = {
 	{ "users", CONF_NAMES, offsetof(struct conf_target, users), NULL, "Users that may log in; none means no CHAP." },
 	{ "groups", CONF_NAMES, offsetof(struct conf_target, groups), NULL,
 	  "Portal groups through which the target is reached; none means all." },
+	{ "paths", CONF_MAP, offsetof(struct conf_target, paths), &path_type,
+	  "By portal group tag: access to the LUNs through it; tags of another server of the same target may be named too." },
 	{ "chap", CONF_NAMES, offsetof(struct conf_target, chap), NULL,
 	  "CHAP algorithms: md5, sha1, sha256, sha3-256; none means all." },
 	{ 0 },

@@ -132,29 +132,76 @@ static int check_users(const struct conf *c, const struct conf_list *users, cons
 	return 0;
 }
 
+static int check_path_tags(const struct conf_list *paths, struct err *e)
+{
+	const struct conf_path *p = paths->items;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < paths->n; i++)
+		r = check_number(p[i].name, 1, 65535, "portal group tag", e);
+	if (r < 0)
+		err_prefix(e, "paths");
+	return r;
+}
+
 static int check_lun(const struct conf *c, struct conf_lun *l, struct err *e)
 {
 	int r = check_number(l->name, 0, LIM_LUNS - 1, "logical unit number", e);
 
 	if (r == 0 && !conf_volume(c, l->volume))
 		r = err_set(e, -EINVAL, "there is no volume '%.64s'; add it under volumes", l->volume);
+	if (r == 0)
+		r = check_path_tags(&l->paths, e);
 	if (r < 0)
 		err_prefix(e, l->name);
 	return r;
 }
 
+/* Finds two of n texts that are equal, in n log n steps; NULL texts equal nothing. */
+struct keyed { const char *text; unsigned i; };
+
+static int by_text(const void *a, const void *b)
+{
+	const struct keyed *x = a, *y = b;
+	int r = strcmp(x->text, y->text);
+
+	return r ? r : x->i < y->i ? -1 : x->i > y->i;
+}
+
+static bool find_twins(struct keyed *k, unsigned n, unsigned *ret_first, unsigned *ret_second)
+{
+	unsigned m = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		if (k[i].text)
+			k[m++] = k[i];
+	if (m)
+		qsort(k, m, sizeof(*k), by_text);
+	for (unsigned i = 1; i < m; i++) {
+		if (strcmp(k[i - 1].text, k[i].text) != 0)
+			continue;
+		*ret_first = k[i - 1].i;
+		*ret_second = k[i].i;
+		return true;
+	}
+	return false;
+}
+
 static int check_luns(const struct conf *c, struct conf_target *t, struct err *e)
 {
 	struct conf_lun *luns = t->luns.items;
-	int r = 0;
+	struct keyed *k = calloc(t->luns.n + 1, sizeof(*k));
+	int r = k ? 0 : err_set(e, -ENOMEM, "out of memory");
+	unsigned a, b;
 
 	for (unsigned i = 0; r == 0 && i < t->luns.n; i++) {
+		k[i] = (struct keyed){ luns[i].volume, i };
 		r = check_lun(c, &luns[i], e);
-		for (unsigned k = 0; r == 0 && k < i; k++)
-			if (strcmp(luns[k].volume, luns[i].volume) == 0)
-				r = err_at(e, -EINVAL, luns[i].name, "volume '%.64s' is LUN %s of this target already",
-					luns[i].volume, luns[k].name);
 	}
+	if (r == 0 && find_twins(k, t->luns.n, &a, &b))
+		r = err_at(e, -EINVAL, luns[b].name, "volume '%.64s' is LUN %s of this target already", luns[b].volume,
+			luns[a].name);
+	free(k);
 	if (r < 0)
 		err_prefix(e, "luns");
 	return r;
@@ -240,6 +287,8 @@ static int check_target(const struct conf *c, struct conf_target *t, struct err 
 		r = check_luns(c, t, e);
 	if (r == 0)
 		r = check_lists(t, e);
+	if (r == 0)
+		r = check_path_tags(&t->paths, e);
 	if (r == 0 && t->redirect && (r = give_port(&t->redirect, e)) < 0)
 		err_prefix(e, "redirect");
 	if (r == 0 && t->redirect_permanent && !t->redirect)
@@ -297,34 +346,51 @@ static const char *identity_of(const struct conf_volume *v)
 }
 
 /* Two disks that tell one identity would be two paths to one disk for an initiator, which writes to either. */
-static int check_unlike(const struct conf_volume *v, const struct conf_volume *other, const char *at, struct err *e)
+static int check_unlike(const struct conf *c, struct keyed *k, bool serial, struct err *e)
 {
-	if (strcmp(identity_of(v), identity_of(other)) == 0)
-		return err_at(e, -EINVAL, at, "has the same identity as volume '%.64s'", other->name);
-	if (v->lu.serial && other->lu.serial && strcmp(v->lu.serial, other->lu.serial) == 0)
+	const struct conf_volume *v = c->volumes.items;
+	char at[ERR_PATH_MAX];
+	unsigned a, b;
+
+	for (unsigned i = 0; i < c->volumes.n; i++)
+		k[i] = (struct keyed){ serial ? v[i].lu.serial : identity_of(&v[i]), i };
+	if (!find_twins(k, c->volumes.n, &a, &b))
+		return 0;
+	snprintf(at, sizeof(at), "volumes/%.140s", v[b].name);
+	if (serial)
 		return err_at(e, -EINVAL, at, "has the same serial as volume '%.64s', whose disk it would be taken for",
-			other->name);
+			v[a].name);
+	return err_at(e, -EINVAL, at, "has the same identity as volume '%.64s'", v[a].name);
+}
+
+static int check_volume(const struct conf_volume *v, struct err *e)
+{
+	char at[ERR_PATH_MAX];
+
+	snprintf(at, sizeof(at), "volumes/%.140s", v->name);
+	if (!v->name[0] || strlen(v->name) > 128)
+		return err_at(e, -EINVAL, at, "a volume's name has 1 to 128 bytes");
+	if (lu_conf_check(&v->lu, e) < 0) {
+		err_prefix(e, at);
+		return -EINVAL;
+	}
 	return 0;
 }
 
 static int check_volumes(const struct conf *c, struct err *e)
 {
-	struct conf_volume *v = c->volumes.items;
-	char at[ERR_PATH_MAX];
+	const struct conf_volume *v = c->volumes.items;
+	struct keyed *k = calloc(c->volumes.n + 1, sizeof(*k));
+	int r = k ? 0 : err_set(e, -ENOMEM, "out of memory");
 
-	for (unsigned i = 0; i < c->volumes.n; i++) {
-		snprintf(at, sizeof(at), "volumes/%.140s", v[i].name);
-		if (!v[i].name[0] || strlen(v[i].name) > 128)
-			return err_at(e, -EINVAL, at, "a volume's name has 1 to 128 bytes");
-		for (unsigned k = 0; k < i; k++)
-			if (check_unlike(&v[i], &v[k], at, e) < 0)
-				return -EINVAL;
-		if (lu_conf_check(&v[i].lu, e) < 0) {
-			err_prefix(e, at);
-			return -EINVAL;
-		}
-	}
-	return 0;
+	for (unsigned i = 0; r == 0 && i < c->volumes.n; i++)
+		r = check_volume(&v[i], e);
+	if (r == 0)
+		r = check_unlike(c, k, false, e);
+	if (r == 0)
+		r = check_unlike(c, k, true, e);
+	free(k);
+	return r;
 }
 
 int conf_until(const struct conf_user *u, int64_t *ret_s)
@@ -411,5 +477,7 @@ int conf_validate(struct conf *c, struct err *e)
 		if (r < 0)
 			err_prefix(e, "discovery");
 	}
-	return r < 0 ? r : check_targets(c, e);
+	if (r == 0)
+		r = check_targets(c, e);
+	return r < 0 ? r : conf_check_paths(c, e);
 }

@@ -32,6 +32,8 @@ const char *show_age(json_int_t seconds, char buf[24]);
 
 int  cmd_status(struct cli *c, int argc, char **argv);
 int  cmd_sessions(struct cli *c, int argc, char **argv);
+int  cmd_paths(struct cli *c, int argc, char **argv);        /* paths.c */
+int  cmd_reservations(struct cli *c, int argc, char **argv);
 int  cmd_discover(struct cli *c, int argc, char **argv); /* remote_cmd.c */
 int  cmd_ls(struct cli *c, int argc, char **argv);
 int  cmd_inquiry(struct cli *c, int argc, char **argv);

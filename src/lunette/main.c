@@ -19,6 +19,10 @@ static int cmd_help(struct cli *c, int argc, char **argv);
 static const struct command commands[] = {
 	{ "status", "", "The daemon, its portals, targets and LUNs.", cmd_status },
 	{ "sessions", "[kick ID]", "Who is logged in; kick closes a session.", cmd_sessions },
+	{ "paths", "[set VOLUME GROUP ACCESS [preferred|not-preferred]]",
+	  "What may be done through each portal group; set changes it, and waits for commands that are under way.", cmd_paths },
+	{ "reservations", "[clear VOLUME]", "Who holds and who registered; clear removes all of a volume's.",
+	  cmd_reservations },
 	{ "discover", "HOST[:PORT]", "The targets of a server and the addresses it tells.", cmd_discover },
 	{ "ls", "HOST[:PORT]|URL", "The LUNs of a server or of one target.", cmd_ls },
 	{ "inquiry", "URL", "What a LUN says of itself.", cmd_inquiry },

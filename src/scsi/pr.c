@@ -38,6 +38,11 @@ void pr_note(struct itl *itl, const struct scsi_nexus *n)
 	itl->pr_holder = i >= 0 && s->type && (pr_all_registrants(s->type) || s->holder == i);
 }
 
+bool pr_any(const struct pr_state *s)
+{
+	return s && s->n;
+}
+
 /* RESERVE and RELEASE where there are registrations (SPC-4 5.12.3, CRH = 1): no effect for those whom a reservation lets
  * in, else a conflict (SPC-2 5.5.1). Answered it? */
 bool pr_answers_reserve(struct scsi_cmd *c)
@@ -45,7 +50,7 @@ bool pr_answers_reserve(struct scsi_cmd *c)
 	const struct pr_state *s = c->ll->pub.pr;
 	struct itl *itl = scsi_itl(c);
 
-	if (!s || !s->n)
+	if (!pr_any(s))
 		return false;
 	scsi_reply(c, itl && s->type && pr_permits(itl, SCSI_PR_WRITE) ? SCSI_GOOD : SCSI_RESERVATION_CONFLICT);
 	return true;
@@ -53,15 +58,18 @@ bool pr_answers_reserve(struct scsi_cmd *c)
 
 /* --- a change under way: home owns it --- */
 
+struct pr_gone { struct pr_gone *next; uint64_t id; };
+
 struct pr_change {
 	struct task        task;
 	struct lu_job     *job;
 	struct lu         *lu;
-	struct scsi_cmd   *cmd;
+	struct scsi_cmd   *cmd;          /* NULL: the administrator's */
 	struct pr_outcome  out;
 	const struct pr_state *old;
 	uint8_t           *save;
 	int                save_len, save_result;
+	struct pr_gone    *gone[LIM_LOOPS]; /* by loop: aborted nexuses that prevented medium removal */
 };
 
 static bool concerned(const struct pr_change *ch, const struct scsi_nexus *n, uint16_t *ua, bool *abort)
@@ -75,6 +83,18 @@ static bool concerned(const struct pr_change *ch, const struct scsi_nexus *n, ui
 	return false;
 }
 
+/* SPC-4 5.13.11.2.6: PREEMPT AND ABORT lets the medium go that the preempted held back. */
+static void leg_allow(struct pr_change *ch, struct itl *itl, const struct scsi_nexus *n)
+{
+	struct pr_gone *g = itl->prevents ? malloc(sizeof(*g)) : NULL;
+
+	if (!g)
+		return; /* out of memory: losing the nexus lets it go too */
+	itl->prevents = false;
+	*g = (struct pr_gone){ ch->gone[loop_index(n->loop)], n->id };
+	ch->gone[loop_index(n->loop)] = g;
+}
+
 static void leg_nexus(struct pr_change *ch, struct lu_loop *ll, struct scsi_nexus *n)
 {
 	uint16_t ua;
@@ -84,8 +104,10 @@ static void leg_nexus(struct pr_change *ch, struct lu_loop *ll, struct scsi_nexu
 		if (n->itl[i].ll != ll)
 			continue;
 		pr_note(&n->itl[i], n);
-		if (hit && n != ch->cmd->nexus)
+		if (hit && !(ch->cmd && n == ch->cmd->nexus))
 			ua_add(&n->itl[i], ua);
+		if (hit && abort)
+			leg_allow(ch, &n->itl[i], n);
 	}
 	struct scsi_cmd *c, *tmp;
 	if (abort)
@@ -111,6 +133,13 @@ static void published(void *ctx)
 	struct pr_change *ch = ctx;
 
 	free((void *)ch->old);
+	for (unsigned i = 0; i < LIM_LOOPS; i++)
+		while (ch->gone[i]) {
+			struct pr_gone *g = ch->gone[i];
+			ch->gone[i] = g->next;
+			lu_prevent(ch->lu, g->id, false);
+			free(g);
+		}
 	lu_job_end(ch->job);
 }
 
@@ -130,7 +159,8 @@ static void saved(struct task *t)
 	struct lu_job *j = ch->job;
 
 	if (ch->save_result < 0) { /* what cannot be kept is not promised */
-		scsi_job_sense(j, SENSE(5, 0x55, 0x04), -1);
+		if (ch->cmd)
+			scsi_job_sense(j, SENSE(5, 0x55, 0x04), -1);
 		free(ch->out.next);
 		ch->out.nevents = 0;
 		lu_job_end(j);
@@ -221,10 +251,15 @@ static void run_change(struct lu_job *j)
 	struct pr_change *ch = (struct pr_change *)(uintptr_t)c->scratch[3];
 	struct pr_request *r = (struct pr_request *)(uintptr_t)c->scratch[4];
 	const struct pr_state *old = j->lu->pub.pr;
-	int e = pr_apply(old, r, &ch->out);
 
 	ch->job = j;
 	ch->lu = j->lu;
+	if (j->lu->pub.reserved_by) { /* another loop's RESERVE came first; SPC-2 5.5.1 */
+		scsi_job_status(j, SCSI_RESERVATION_CONFLICT);
+		lu_job_end(j);
+		return;
+	}
+	int e = pr_apply(old, r, &ch->out);
 	if (!e && ch->out.status == SCSI_GOOD && (ch->out.next->aptpl || (old && old->aptpl))) {
 		ch->save_len = pr_encode(ch->out.next, &ch->save);
 		e = ch->save_len < 0 ? ch->save_len : 0;
@@ -437,6 +472,109 @@ void pr_in(struct scsi_cmd *c)
 		report_capabilities, read_full_status };
 
 	action[c->cdb[1] & 3](c, c->ll->pub.pr);
+}
+
+/* --- the administrator --- */
+
+struct pr_admin {
+	struct lu_job    job;
+	struct pr_change ch;
+	struct pr_state *copy;
+	bool             reserved;
+	int              result;
+	void           (*shown)(void *ctx, const struct pr_state *s, bool reserved);
+	void           (*cleared)(void *ctx, int result);
+	void            *ctx;
+};
+
+static void admin_done(struct lu_job *j)
+{
+	struct pr_admin *a = container_of(j, struct pr_admin, job);
+	struct lu *lu = j->lu;
+
+	if (a->shown)
+		a->shown(a->ctx, a->copy, a->reserved);
+	if (a->cleared)
+		a->cleared(a->ctx, a->result ? a->result : a->ch.save_result);
+	free(a->copy);
+	free(a->ch.save);
+	free(a->ch.out.events);
+	free(a);
+	lu_unhold(lu);
+}
+
+static void run_show(struct lu_job *j)
+{
+	struct pr_admin *a = container_of(j, struct pr_admin, job);
+	const struct pr_state *s = j->lu->pub.pr;
+	size_t len = s ? sizeof(*s) + s->n * sizeof(s->reg[0]) : 0;
+
+	a->copy = s ? malloc(len) : NULL;
+	if (a->copy)
+		memcpy(a->copy, s, len);
+	a->reserved = j->lu->pub.reserved_by != 0;
+	lu_job_end(j);
+}
+
+static void run_clear(struct lu_job *j)
+{
+	struct pr_admin *a = container_of(j, struct pr_admin, job);
+	const struct pr_state *old = j->lu->pub.pr;
+
+	a->ch.job = j;
+	a->ch.lu = j->lu;
+	if (!old || !old->n) {
+		j->ua = j->lu->pub.reserved_by ? UA_RESERVATIONS_RELEASED : 0;
+		j->lu->pub.reserved_by = 0;
+		lu_publish(j);
+		return;
+	}
+	a->result = pr_cleared(old, &a->ch.out);
+	if (!a->result && old->aptpl) {
+		a->ch.save_len = pr_encode(a->ch.out.next, &a->ch.save);
+		a->result = MIN(a->ch.save_len, 0);
+	}
+	if (a->result) {
+		free(a->ch.out.next);
+		lu_job_end(j);
+	} else if (a->ch.save) {
+		a->ch.task.run = save_on_control;
+		loop_post(scsi_control, &a->ch.task);
+	} else {
+		publish(&a->ch);
+	}
+}
+
+static struct pr_admin *admin_start(struct lu *lu, void (*run)(struct lu_job *j), void *ctx)
+{
+	struct pr_admin *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return NULL;
+	a->ctx = ctx;
+	lu_hold(lu);
+	lu_job_start(&a->job, lu, scsi_control, run, admin_done); /* done is not called inside: the caller fills in the rest */
+	return a;
+}
+
+void lu_pr_show(struct lu *lu, void (*done)(void *ctx, const struct pr_state *s, bool reserved), void *ctx)
+{
+	struct pr_admin *a = admin_start(lu, run_show, ctx);
+
+	if (a)
+		a->shown = done;
+	else
+		done(ctx, NULL, false);
+}
+
+void lu_pr_clear(struct lu *lu, void (*done)(void *ctx, int result), void *ctx)
+{
+	struct pr_admin *a = admin_start(lu, run_clear, ctx);
+
+	if (a)
+		a->cleared = done;
+	else
+		done(ctx, -ENOMEM);
 }
 
 /* --- load, end --- */

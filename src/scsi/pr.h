@@ -5,36 +5,7 @@
 #define LUNETTE_SCSI_PR_H
 
 #include "scsi/priv.h"
-
-enum pr_type { /* SPC-4 table 58; 0 = no reservation */
-	PR_WRITE_EX = 1, PR_EX_ACCESS = 3, PR_WRITE_EX_RO = 5, PR_EX_ACCESS_RO = 6, PR_WRITE_EX_AR = 7,
-	PR_EX_ACCESS_AR = 8,
-};
-enum { PR_REGS_MAX = 512 }; /* registrations of one unit; a cluster of 128 nodes with 4 paths */
-
-/* Who is registered: an initiator port at a target port. */
-struct pr_who {
-	char     initiator[LIM_ISCSI_NAME + 1], target[LIM_ISCSI_NAME + 1];
-	uint8_t  isid[6];
-	bool     any_isid;   /* the initiator device, whatever its port */
-	bool     any_port;   /* ALL_TG_PT: through every target port */
-	uint16_t port;       /* relative target port identifier */
-};
-struct pr_reg { struct pr_who who; uint64_t key; };
-
-struct pr_state {
-	uint32_t generation;
-	uint8_t  type;       /* enum pr_type */
-	bool     aptpl;      /* survives power loss */
-	int      holder;     /* index; -1: nobody, or all of them (PR_*_AR) */
-	unsigned n;
-	struct pr_reg reg[];
-};
-
-static inline bool pr_all_registrants(uint8_t type)
-{
-	return type == PR_WRITE_EX_AR || type == PR_EX_ACCESS_AR;
-}
+#include "scsi/reservations.h"
 
 bool pr_matches(const struct pr_who *w, const struct scsi_nexus *n);
 int  pr_find(const struct pr_state *s, const struct scsi_nexus *n); /* index or -1 */
@@ -59,6 +30,9 @@ struct pr_outcome {
 };
 /* 0 or -ENOMEM. old may be NULL: nobody registered. The caller frees next and events. */
 int pr_apply(const struct pr_state *old, const struct pr_request *r, struct pr_outcome *ret);
+
+/* Nobody registered any more, as CLEAR leaves it; everybody who was is told. 0 or -ENOMEM. */
+int pr_cleared(const struct pr_state *old, struct pr_outcome *ret);
 
 /* The saved form. Returns bytes, or -ENOMEM; decode: 0 or -EINVAL. */
 int pr_encode(const struct pr_state *s, uint8_t **ret);

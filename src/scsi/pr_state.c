@@ -355,6 +355,22 @@ int pr_apply(const struct pr_state *old, const struct pr_request *r, struct pr_o
 	return 0;
 }
 
+int pr_cleared(const struct pr_state *old, struct pr_outcome *ret)
+{
+	static const struct pr_request nobody = { .action = 3 };
+	struct work w = { &nobody, ret, copy(old, 0), -1 };
+
+	memset(ret, 0, sizeof(*ret));
+	ret->events = w.s ? calloc(w.s->n + 1, sizeof(*ret->events)) : NULL;
+	if (!ret->events) {
+		free(w.s);
+		return -ENOMEM;
+	}
+	do_clear(&w);
+	ret->next = w.s;
+	return 0;
+}
+
 /* --- the saved form: fixed records, big endian --- */
 
 enum { SAVE_HEAD = 16, SAVE_REG = 8 + 2 * 224 + 6 + 2 + 2 };

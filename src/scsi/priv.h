@@ -350,6 +350,7 @@ bool pr_allows(const struct scsi_cmd *c, const struct itl *itl);
 bool pr_permits(const struct itl *itl, uint32_t flags); /* SCSI_PR_READ or SCSI_PR_WRITE */
 void pr_note(struct itl *itl, const struct scsi_nexus *n); /* a new I_T_L nexus: is it registered? */
 bool pr_answers_reserve(struct scsi_cmd *c);
+bool pr_any(const struct pr_state *s); /* is anybody registered? */
 int  pr_load(struct lu *lu, struct err *e);
 void pr_free(struct lu *lu);
 void pr_in(struct scsi_cmd *c);

@@ -106,7 +106,7 @@ static bool reservation_allows(const struct scsi_cmd *c)
 	uint32_t flags = c->op->flags;
 
 	if (c->ll->pub.reserved_by == c->nexus->id)
-		return true;
+		return (c->cdb[0] | 1) != 0x5f; /* SPC-2 5.5.1: PERSISTENT RESERVE conflicts for everybody */
 	if (flags & SCSI_PR_START) /* SPC-2 table 10: START=1 and PREVENT=0 are allowed */
 		return c->cdb[0] == 0x1b ? (c->cdb[4] & 0xf1) == 1 : !(c->cdb[4] & 1);
 	return (flags & SCSI_PR_FREE) && !(flags & SCSI_RES_CONFLICT);

@@ -127,8 +127,8 @@ static void run_reserve(struct lu_job *j)
 	struct lu_pub *p = &j->lu->pub;
 	uint64_t id = scsi_job_cmd(j)->nexus->id;
 
-	if (p->reserved_by && p->reserved_by != id) {
-		scsi_job_status(j, SCSI_RESERVATION_CONFLICT); /* another loop's came first */
+	if ((p->reserved_by && p->reserved_by != id) || pr_any(p->pr)) {
+		scsi_job_status(j, SCSI_RESERVATION_CONFLICT); /* another loop's came first, or its REGISTER did */
 		lu_job_end(j);
 		return;
 	}

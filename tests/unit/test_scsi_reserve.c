@@ -283,6 +283,118 @@ static void beside(void **state)
 	assert_int_equal(write_status(n), SCSI_GOOD);
 }
 
+/* SPC-2 5.5.1: while RESERVE holds the unit, PERSISTENT RESERVE conflicts for everybody, the holder too. */
+static void instead(void **state)
+{
+	assert_good(RUN(n, 0, 0x16));
+	assert_int_equal(out(n, 0, 0, 0, 1, 0), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(out(n2, 0, 0, 0, 1, 0), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(RUN(n, 0, 0x5e, 0, 0, 0, 0, 0, 0, 0, 64).status, SCSI_RESERVATION_CONFLICT);
+	assert_good(RUN(n, 0, 0x17));
+	assert_int_equal(out(n, 0, 0, 0, 1, 0), SCSI_GOOD);
+}
+
+/* RESERVE and the first REGISTER at once, from two loops, at any interleaving: one of them gets the unit, never both. */
+static void reserve_race(void **state)
+{
+	for (unsigned head = 0; head < 30; head++) {
+		struct answer a, b;
+		bed_start_cmd(bed_cmd(&a, n, 0, CDB(0x16), 0, 0), NULL);
+		for (unsigned i = 0; i < head; i++)
+			small_turn(i);
+		start_out(&b, n2, 0, 0, 0, 1, 0);
+		finish(&a);
+		finish(&b);
+		bed_settle();
+		assert_true((a.status == SCSI_GOOD) != (b.status == SCSI_GOOD));
+		assert_int_equal(a.status == SCSI_GOOD ? b.status : a.status, SCSI_RESERVATION_CONFLICT);
+		if (a.status == SCSI_GOOD)
+			assert_good(RUN(n, 0, 0x17));
+		else
+			assert_int_equal(out(n2, 0, 0, 1, 0, 0), SCSI_GOOD);
+	}
+}
+
+static void shown(void *ctx, const struct pr_state *s, bool reserved)
+{
+	int *regs = ctx;
+
+	regs[0] = s ? (int)s->n : 0;
+	regs[1] = s ? s->type : 0;
+	regs[2] = reserved;
+	regs[3]++;
+}
+
+static void cleared(void *ctx, int result)
+{
+	*(int *)ctx = result ? -1 : 1;
+}
+
+static void clear(int want)
+{
+	int done = 0;
+
+	lu_pr_clear(lu, cleared, &done);
+	bed_until(&done);
+	assert_int_equal(done, want);
+}
+
+/* The administrator sees the table and clears it, on every loop and where it is kept; those who lose by it are told
+ * 2A/03 as with CLEAR; what RESERVE holds goes too; what cannot be kept is not done. */
+static void by_administrator(void **state)
+{
+	int regs[4] = { 0 };
+
+	clear(1); /* nothing there: nothing happens */
+	assert_int_equal(out(n, 0, 0, 0, 1, 1), SCSI_GOOD);
+	assert_int_equal(out(n2, 0, 0, 0, 2, 1), SCSI_GOOD);
+	assert_int_equal(out(n, 1, EX_ACCESS, 1, 0, 0), SCSI_GOOD);
+	lu_pr_show(lu, shown, regs);
+	bed_until(&regs[3]);
+	assert_true(regs[0] == 2 && regs[1] == EX_ACCESS && !regs[2]);
+	bed.save_fails = -EIO;
+	clear(-1);
+	assert_int_equal(write_status(n2), SCSI_RESERVATION_CONFLICT);
+	bed.save_fails = 0;
+	clear(1);
+	assert_sense(RUN(n, 0, 0x00), 6, 0x2a, 0x03);
+	assert_sense(RUN(n2, 0, 0x00), 6, 0x2a, 0x03);
+	assert_int_equal(write_status(n2), SCSI_GOOD);
+	struct pr_state *s = saved();
+	assert_null(s);
+	assert_good(RUN(n, 0, 0x16));
+	clear(1);
+	bed_ready(n2, 0);
+	assert_int_equal(write_status(n2), SCSI_GOOD);
+}
+
+/* PREEMPT AND ABORT lets the medium go that the preempted held back; SPC-4 5.13.11.2.6. */
+static void prevent_ends(void **state)
+{
+	assert_int_equal(out(n, 0, 0, 0, 1, 0), SCSI_GOOD);
+	assert_int_equal(out(n2, 0, 0, 0, 2, 0), SCSI_GOOD);
+	assert_good(RUN(n2, 0, 0x1e, 0, 0, 0, 1));
+	assert_sense(RUN(n, 0, 0x1b, 0, 0, 0, 2), 5, 0x53, 0x02);
+	assert_int_equal(out(n, 4, EX_ACCESS, 1, 2, 0), SCSI_GOOD); /* PREEMPT alone leaves it */
+	assert_sense(RUN(n, 0, 0x1b, 0, 0, 0, 2), 5, 0x53, 0x02);
+	bed_ready(n2, 0);
+	assert_int_equal(out(n2, 0, 0, 0, 2, 0), SCSI_GOOD);
+	assert_int_equal(out(n, 5, EX_ACCESS, 1, 2, 0), SCSI_GOOD);
+	assert_good(RUN(n, 0, 0x1b, 0, 0, 0, 2));
+}
+
+static int setup_removable(void **state)
+{
+	bed_start(BED_LOOPS);
+	lu = bed_lu(&(struct lu_conf){ .removable = true }, bed_valve(SIZE, 0, 0));
+	bed_map(&(struct scsi_lun){ 0, lu }, 1);
+	n = bed_nexus(0, 1);
+	n2 = bed_nexus(1, 2);
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+	return 0;
+}
+
 /* A unit that leaves the map of the nexus that reserved it is free for those who see it still. */
 static void unit_leaves(void **state)
 {
@@ -312,7 +424,9 @@ static void unit_leaves(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(against_each_other), T(reset_while_waiting), T(nexus_goes), T(power_loss),
-		T(lists), T(nexus_reset), T(unit_leaves), T(beside) };
+		T(lists), T(nexus_reset), T(unit_leaves), T(beside),
+		T(instead), T(reserve_race), T(by_administrator),
+		cmocka_unit_test_setup_teardown(prevent_ends, setup_removable, teardown) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
