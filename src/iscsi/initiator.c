@@ -1,18 +1,30 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * The initiator's engine: life of a connection, requests, events, timeouts. See initiator.h. */
+ * The initiator's engine: life of a session, commands, events, time. See initiator.h. */
 #include "iscsi/initiator_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define NS_PER_S 1000000000ull
-
 void iscsi_ini_conf_defaults(struct iscsi_ini_conf *c)
 {
-	*c = (struct iscsi_ini_conf){ .isid = { 0x80, 0, 0, 0, 0, 1 }, .max_cmds = 256, .first_cmd_sn = 1 };
+	*c = (struct iscsi_ini_conf){ .isid = { 0x80, 0, 0, 0, 0, 1 }, .max_cmds = 256, .connections = 1, .first_cmd_sn = 1 };
 	c->offer = (struct iscsi_offer){ .max_recv_segment = 1 << 20, .first_burst = 256 << 10, .max_burst = (16 << 20) - 4096,
 		.max_r2t = INI_R2T_MAX, .max_connections = 1, .time2wait = 2, .immediate_data = true,
 		.pdu_in_order = true, .sequence_in_order = true };
+}
+
+void iscsi_ini_conf_level(struct iscsi_ini_conf *c, unsigned level)
+{
+	c->offer.erl = level;
+	if (!level)
+		return;
+	c->offer.max_r2t = 1;
+	c->offer.time2wait = 0;
+	c->offer.time2retain = level > 1 ? 20 : 0;
+	/* What must come twice after a fault is one PDU: shorter ones than where nothing is ever lost. */
+	c->offer.max_recv_segment = MIN(c->offer.max_recv_segment, 256u << 10);
+	if (!c->nop_ns)
+		c->nop_ns = 5 * NS_PER_S;
 }
 
 static int alloc_slots(struct iscsi_ini *i)
@@ -25,11 +37,24 @@ static int alloc_slots(struct iscsi_ini *i)
 	i->slot = calloc(n, sizeof(*i->slot));
 	i->gen = calloc(n, sizeof(*i->gen));
 	i->free_slot = calloc(n, sizeof(*i->free_slot));
-	i->hdr = malloc(INI_HDR);
-	if (!i->slot || !i->gen || !i->free_slot || !i->hdr)
+	if (!i->slot || !i->gen || !i->free_slot)
 		return -ENOMEM;
 	for (unsigned k = n; k--; )
 		i->free_slot[i->nfree++] = k;
+	return 0;
+}
+
+static int alloc_conns(struct iscsi_ini *i)
+{
+	unsigned n = MIN(MAX(i->conf.connections, 1u), (unsigned)INI_CONNS_MAX);
+
+	i->conf.connections = i->conf.offer.max_connections = n;
+	for (unsigned k = 0; k < n; k++)
+		if (!(i->conn[k] = ini_conn_new(i, k)))
+			return -ENOMEM;
+	i->nconns = 1;
+	i->conn[0]->state = CONN_DIAL;
+	i->conn[0]->tell_connect = true;
 	return 0;
 }
 
@@ -40,89 +65,38 @@ struct iscsi_ini *iscsi_ini_new(const struct iscsi_ini_conf *conf)
 	if (!i)
 		return NULL;
 	i->conf = *conf;
+	i->conf.probe_ns = conf->probe_ns ? conf->probe_ns : NS_PER_S;
+	i->conf.login_timeout_ns = conf->login_timeout_ns ? conf->login_timeout_ns : 15 * NS_PER_S;
 	i->max_cmds = MIN(conf->max_cmds ? conf->max_cmds : 256, (unsigned)INI_CMDS_MAX);
-	i->cmd_sn = i->max_cmd_sn = conf->first_cmd_sn;
-	i->rx_need = ISCSI_BHS;
-	i->batch = 1;
+	i->cmd_sn = i->max_cmd_sn = i->exp_cmd_sn = conf->first_cmd_sn;
 	list_init(&i->waiting);
-	list_init(&i->data);
+	list_init(&i->orphans);
 	list_init(&i->done);
-	list_init(&i->linger);
 	list_init(&i->events);
-	list_init(&i->ctl);
-	if (alloc_slots(i)) {
+	if (alloc_slots(i) || alloc_conns(i)) {
 		iscsi_ini_free(i);
 		return NULL;
 	}
-	ini_login_start(i);
 	return i;
-}
-
-static void free_nodes(struct list *head)
-{
-	while (!list_empty(head)) {
-		struct list *n = head->next; /* ini_ctl and ini_event begin with their node */
-
-		list_del(n);
-		free(n);
-	}
 }
 
 void iscsi_ini_free(struct iscsi_ini *i)
 {
 	if (!i)
 		return;
-	free_nodes(&i->events);
-	free_nodes(&i->ctl);
+	while (!list_empty(&i->events)) {
+		struct ini_event *e = list_first(&i->events, struct ini_event, node);
+
+		list_del(&e->node);
+		free(e);
+	}
+	for (unsigned k = 0; k < INI_CONNS_MAX; k++)
+		ini_conn_free(i->conn[k]);
 	free(i->last_event);
-	iscsi_text_free(&i->text);
-	free(i->rx_buf);
-	free(i->hdr);
 	free(i->slot);
 	free(i->gen);
 	free(i->free_slot);
 	free(i);
-}
-
-void ini_event(struct iscsi_ini *i, enum iscsi_ini_event_kind kind, unsigned code, const void *data, uint32_t len, void *ctx)
-{
-	struct ini_event *e;
-
-	if (i->nevents >= INI_EVENTS_MAX) {
-		ini_close(i, 0, "too many events");
-		return;
-	}
-	e = malloc(sizeof(*e) + len + 1);
-	if (!e) {
-		ini_close(i, 0, "out of memory");
-		return;
-	}
-	if (len)
-		memcpy(e->data, data, len);
-	e->data[len] = 0;
-	e->ev = (struct iscsi_ini_event){ .kind = kind, .code = code, .text = e->data, .len = len, .ctx = ctx };
-	list_add_tail(&i->events, &e->node);
-	i->nevents++;
-}
-
-struct ini_ctl *ini_ctl(struct iscsi_ini *i, uint8_t opcode, uint32_t itt, const void *data, uint32_t len)
-{
-	struct ini_ctl *k = calloc(1, sizeof(*k) + len);
-
-	if (!k) {
-		ini_close(i, 0, "out of memory");
-		return NULL;
-	}
-	k->bhs[BHS_OPCODE] = opcode;
-	k->bhs[BHS_FLAGS] = FLAG_FINAL;
-	k->sn_set = true;
-	put_be24(k->bhs + BHS_DATA_LEN, len);
-	put_be32(k->bhs + BHS_ITT, itt);
-	k->len = len;
-	if (len)
-		memcpy(k->data, data, len);
-	list_add_tail(&i->ctl, &k->node);
-	return k;
 }
 
 /* --- commands --- */
@@ -139,11 +113,31 @@ static uint32_t make_itt(struct iscsi_ini *i, uint32_t slot)
 	return (i->gen[slot]++ * i->nslots | slot) & ~INI_ITT_OWN;
 }
 
+static bool takes_commands(const struct iscsi_ini *i)
+{
+	if (i->state == INI_UP)
+		return !i->params.discovery && !i->logged_out;
+	return (i->state == INI_FALLING || i->state == INI_DOWN) && i->conf.retry_ns && !i->expired;
+}
+
+/* As it is before it was ever sent. */
+static void fresh(struct iscsi_ini_cmd *c)
+{
+	c->conn = NULL;
+	c->error = c->response = c->status = 0;
+	c->qualifier = 0;
+	c->overflow = c->underflow = false;
+	c->resid = c->in_got = c->sense_len = 0;
+	c->next_data_sn = c->batch = c->unsol_at = c->unsol_end = c->exp_r2t_sn = 0;
+	c->r2t_head = c->r2t_n = c->ngaps = c->asked = 0;
+	c->ended = c->r2t_any = c->reassigning = c->orphan = c->ack_due = false;
+}
+
 int iscsi_ini_cmd(struct iscsi_ini *i, struct iscsi_ini_cmd *c)
 {
 	uint32_t slot;
 
-	if (i->state != INI_FFP || i->params.discovery)
+	if (!takes_commands(i))
 		return -ENOTCONN;
 	if (c->in_len && c->out_len)
 		return -EINVAL;
@@ -152,32 +146,60 @@ int iscsi_ini_cmd(struct iscsi_ini *i, struct iscsi_ini_cmd *c)
 	slot = i->free_slot[--i->nfree];
 	c->itt = make_itt(i, slot);
 	i->slot[slot] = c;
-	c->error = c->response = c->status = 0;
-	c->overflow = c->underflow = false;
-	c->resid = c->in_got = c->sense_len = 0;
-	c->next_data_sn = c->batch = c->unsol_at = c->unsol_end = c->exp_r2t_sn = 0;
-	c->r2t_head = c->r2t_n = 0;
+	fresh(c);
+	c->queued = false;
 	list_init(&c->datanode);
 	list_add_tail(&i->waiting, &c->node);
+	i->nwaiting++;
 	return 0;
 }
 
-/* The command leaves the engine; its memory only when no batch that is on its way refers to it. */
-void ini_finish(struct iscsi_ini *i, struct iscsi_ini_cmd *c, int error)
+/* Takes a command from wherever it is in the engine, but for its slot. */
+static void unlink_cmd(struct iscsi_ini *i, struct iscsi_ini_cmd *cmd)
 {
-	uint32_t slot = c->itt & (i->nslots - 1);
+	struct ini_conn *c = cmd->conn;
+
+	list_del(&cmd->node);
+	list_del(&cmd->datanode);
+	if (!c) {
+		i->nwaiting--;
+		return;
+	}
+	if (c->rx_cmd == cmd)
+		c->rx_cmd = NULL;
+	if (cmd->orphan)
+		return;
+	c->ncmds--;
+	c->held -= cmd->ended;
+}
+
+/* The command leaves the engine; its memory only when no batch that is on its way refers to it. */
+void ini_finish(struct iscsi_ini *i, struct iscsi_ini_cmd *cmd, int error)
+{
+	uint32_t slot = cmd->itt & (i->nslots - 1);
+	bool refers = cmd->conn && !cmd->orphan && ini_refers(cmd->conn, cmd);
 
 	i->slot[slot] = NULL;
 	i->free_slot[i->nfree++] = slot;
-	c->error = error;
-	list_del(&c->node);
-	list_del(&c->datanode);
-	if (i->rx_cmd == c)
-		i->rx_cmd = NULL;
-	for (unsigned k = 0; k < INI_TMF_MAX; k++)
-		if (i->tmf[k].ref == c)
-			i->tmf[k].ref = NULL;
-	list_add_tail(c->batch == i->batch && i->left ? &i->linger : &i->done, &c->node);
+	cmd->error = error;
+	unlink_cmd(i, cmd);
+	ini_tmf_forget(i, cmd);
+	list_add_tail(refers ? &cmd->conn->linger : &i->done, &cmd->node);
+}
+
+void ini_requeue(struct iscsi_ini *i, struct iscsi_ini_cmd *cmd)
+{
+	struct iscsi_ini_cmd *at;
+
+	unlink_cmd(i, cmd);
+	fresh(cmd);
+	cmd->queued = true;
+	list_for_each(at, &i->waiting, node)
+		if (!at->queued || sn_lt(cmd->cmd_sn, at->cmd_sn))
+			break;
+	list_add_tail(&at->node, &cmd->node);
+	i->nwaiting++;
+	i->stats.commands_reissued++;
 }
 
 unsigned iscsi_ini_inflight(const struct iscsi_ini *i)
@@ -185,152 +207,27 @@ unsigned iscsi_ini_inflight(const struct iscsi_ini *i)
 	return i->nslots - i->nfree;
 }
 
-void ini_close(struct iscsi_ini *i, unsigned code, const char *why)
-{
-	if (i->state == INI_CLOSED)
-		return;
-	i->state = INI_CLOSED;
-	i->why = why;
-	i->closed_code = code;
-	i->left = 0;
-	i->niov = 0;
-	for (unsigned s = 0; s < i->nslots; s++)
-		if (i->slot[s])
-			ini_finish(i, i->slot[s], -ECONNRESET);
-	list_splice_tail(&i->done, &i->linger);
-}
-
-void iscsi_ini_lost(struct iscsi_ini *i, const char *why)
-{
-	ini_close(i, 0, i->state == INI_LOGGED_OUT ? "logged out" : why);
-}
-
-/* --- requests that are no SCSI commands --- */
-
-static uint32_t own_itt(struct iscsi_ini *i)
-{
-	uint32_t itt = INI_ITT_OWN | i->own_itt++;
-
-	if (itt == ISCSI_NO_TAG)
-		itt = INI_ITT_OWN | (i->own_itt++ & 0xffff);
-	return itt;
-}
-
-static struct ini_tmf *tmf_slot(struct iscsi_ini *i)
-{
-	for (unsigned k = 0; k < INI_TMF_MAX; k++)
-		if (!i->tmf[k].used)
-			return &i->tmf[k];
-	return NULL;
-}
-
-/* 11.5. Sent as an immediate request: it concerns all commands with a CmdSN before its own. */
-int iscsi_ini_tmf(struct iscsi_ini *i, enum iscsi_tmf function, uint64_t lun, struct iscsi_ini_cmd *ref, void *ctx)
-{
-	struct ini_tmf *t = tmf_slot(i);
-	struct ini_ctl *k;
-
-	if (i->state != INI_FFP)
-		return -ENOTCONN;
-	if (!t)
-		return -EBUSY;
-	/* Not sent: the request would overtake it, and it would run unheard of. Ended: its event is on its way. */
-	if (ref && (!ref->batch || i->slot[ref->itt & (i->nslots - 1)] != ref))
-		return -EAGAIN;
-	k = ini_ctl(i, ISCSI_TMF_REQ | OP_IMMEDIATE, own_itt(i), NULL, 0);
-	if (!k)
-		return -ENOMEM;
-	*t = (struct ini_tmf){ .used = true, .function = (uint8_t)function, .itt = be32(k->bhs + BHS_ITT),
-		.cmd_sn = i->cmd_sn, .lun = lun, .ref = ref, .ctx = ctx };
-	k->bhs[BHS_FLAGS] |= (uint8_t)function;
-	put_be64(k->bhs + BHS_LUN, lun);
-	put_be32(k->bhs + TMF_REF_TAG, ref ? ref->itt : ISCSI_NO_TAG);
-	if (ref)
-		put_be32(k->bhs + TMF_REF_CMD_SN, ref->cmd_sn);
-	return 0;
-}
-
-static bool concerns(const struct ini_tmf *t, const struct iscsi_ini_cmd *c)
-{
-	if (t->function == TMF_WARM_RESET || t->function == TMF_COLD_RESET)
-		return true;
-	return c->lun == t->lun && (t->function == TMF_ABORT_TASK_SET || t->function == TMF_CLEAR_TASK_SET ||
-		t->function == TMF_LU_RESET);
-}
-
-void ini_tmf_done(struct iscsi_ini *i, uint32_t itt, uint8_t response)
-{
-	struct ini_tmf *t = NULL;
-
-	for (unsigned k = 0; k < INI_TMF_MAX; k++)
-		if (i->tmf[k].used && i->tmf[k].itt == itt)
-			t = &i->tmf[k];
-	if (!t) {
-		ini_close(i, 0, "task management response to no request");
-		return;
-	}
-	t->used = false;
-	if (t->function == TMF_ABORT_TASK && t->ref && response <= TMF_RSP_NO_TASK)
-		ini_finish(i, t->ref, -ECANCELED);
-	for (unsigned s = 0; s < i->nslots && response == TMF_RSP_COMPLETE; s++) {
-		struct iscsi_ini_cmd *c = i->slot[s];
-
-		if (c && concerns(t, c) && c->batch && sn_lt(c->cmd_sn, t->cmd_sn))
-			ini_finish(i, c, -ECANCELED);
-	}
-	ini_event(i, INI_EV_TMF, response, NULL, 0, t->ctx);
-}
-
-int iscsi_ini_ping(struct iscsi_ini *i, const void *data, uint32_t len)
-{
-	struct ini_ctl *k;
-
-	if (i->state != INI_FFP)
-		return -ENOTCONN;
-	if (len > INI_NOP_DATA || len > i->params.max_xmit_segment)
-		return -EINVAL;
-	k = ini_ctl(i, ISCSI_NOP_OUT | OP_IMMEDIATE, own_itt(i), data, len);
-	if (!k)
-		return -ENOMEM;
-	put_be32(k->bhs + BHS_TTT, ISCSI_NO_TAG);
-	return 0;
-}
-
-int iscsi_ini_send_targets(struct iscsi_ini *i, const char *value)
-{
-	struct iscsi_text t = { 0 };
-	struct ini_ctl *k;
-
-	if (i->state != INI_FFP)
-		return -ENOTCONN;
-	if (iscsi_text_put(&t, "SendTargets", "%s", value)) {
-		iscsi_text_free(&t);
-		return -ENOMEM;
-	}
-	k = ini_ctl(i, ISCSI_TEXT_REQ | OP_IMMEDIATE, own_itt(i), t.buf, t.len);
-	iscsi_text_free(&t);
-	if (!k)
-		return -ENOMEM;
-	put_be32(k->bhs + BHS_TTT, ISCSI_NO_TAG);
-	i->text.len = 0;
-	return 0;
-}
-
-int iscsi_ini_logout(struct iscsi_ini *i, uint8_t reason)
-{
-	struct ini_ctl *k;
-
-	if (i->state != INI_FFP)
-		return -ENOTCONN;
-	k = ini_ctl(i, ISCSI_LOGOUT_REQ | OP_IMMEDIATE, own_itt(i), NULL, 0);
-	if (!k)
-		return -ENOMEM;
-	k->bhs[BHS_FLAGS] |= reason;
-	put_be16(k->bhs + LOGOUT_CID, i->conf.cid);
-	return 0;
-}
-
 /* --- events, time --- */
+
+void ini_event(struct ini_conn *c, enum iscsi_ini_event_kind kind, unsigned code, uint32_t info, const void *data, uint32_t len,
+	void *ctx)
+{
+	struct iscsi_ini *i = c->i;
+	struct ini_event *e;
+
+	e = i->nevents < INI_EVENTS_MAX ? malloc(sizeof(*e) + len + 1) : NULL;
+	if (!e) {
+		ini_fail(c, 0, i->nevents < INI_EVENTS_MAX ? "out of memory" : "too many events");
+		return;
+	}
+	if (len)
+		memcpy(e->data, data, len);
+	e->data[len] = 0;
+	e->ev = (struct iscsi_ini_event){ .kind = kind, .conn = c->k, .code = code, .info = info, .text = e->data, .len = len,
+		.ctx = ctx };
+	list_add_tail(&i->events, &e->node);
+	i->nevents++;
+}
 
 static bool next_queued(struct iscsi_ini *i, struct iscsi_ini_event *ret)
 {
@@ -342,72 +239,89 @@ static bool next_queued(struct iscsi_ini *i, struct iscsi_ini_event *ret)
 	return true;
 }
 
+static bool next_transport(struct iscsi_ini *i, struct iscsi_ini_event *ret)
+{
+	for (unsigned k = 0; k < i->conf.connections; k++) {
+		struct ini_conn *c = i->conn[k];
+
+		if (c->tell_hangup) {
+			c->tell_hangup = false;
+			*ret = (struct iscsi_ini_event){ .kind = INI_EV_HANGUP, .conn = k, .text = c->why };
+			return true;
+		}
+		if (c->tell_connect) {
+			c->tell_connect = false;
+			c->transport = true;
+			c->up_ns = i->now_ns;
+			*ret = (struct iscsi_ini_event){ .kind = INI_EV_CONNECT, .conn = k, .text = c->addr };
+			return true;
+		}
+	}
+	return false;
+}
+
 bool iscsi_ini_next(struct iscsi_ini *i, struct iscsi_ini_event *ret)
 {
 	if (!list_empty(&i->done)) {
 		struct iscsi_ini_cmd *c = list_first(&i->done, struct iscsi_ini_cmd, node);
 
 		list_del(&c->node);
-		ret->kind = INI_EV_CMD;
-		ret->cmd = c;
-		ret->ctx = c->ctx;
+		*ret = (struct iscsi_ini_event){ .kind = INI_EV_CMD, .cmd = c, .ctx = c->ctx };
 		return true;
 	}
 	if (!list_empty(&i->events))
 		return next_queued(i, ret);
+	if (next_transport(i, ret))
+		return true;
+	if (i->state == INI_DOWN && !i->down_told) {
+		i->down_told = true;
+		*ret = (struct iscsi_ini_event){ .kind = INI_EV_DOWN, .text = i->why_text };
+		return true;
+	}
 	if (i->state != INI_CLOSED || i->closed_told)
 		return false;
 	i->closed_told = true;
-	*ret = (struct iscsi_ini_event){ .kind = INI_EV_CLOSED, .code = i->closed_code, .text = i->why };
+	*ret = (struct iscsi_ini_event){ .kind = INI_EV_CLOSED, .code = i->closed_code, .text = i->why_text };
 	return true;
-}
-
-static uint64_t tick_login(struct iscsi_ini *i)
-{
-	uint64_t end = i->born_ns + (i->conf.login_timeout_ns ? i->conf.login_timeout_ns : 15 * NS_PER_S);
-
-	if (i->now_ns < end)
-		return end;
-	ini_close(i, 0, "login timed out");
-	return UINT64_MAX;
 }
 
 uint64_t iscsi_ini_tick(struct iscsi_ini *i, uint64_t now_ns)
 {
-	uint64_t end;
+	uint64_t next, at;
 
 	i->now_ns = now_ns;
-	if (!i->born_ns)
-		i->born_ns = i->heard_ns = now_ns;
-	if (i->heard) {
-		i->heard = false;
-		i->heard_ns = now_ns;
-		i->pinged_ns = 0;
+	next = ini_session_tick(i);
+	for (unsigned k = 0; k < i->conf.connections; k++) {
+		at = ini_conn_tick(i->conn[k]);
+		next = MIN(next, at);
 	}
-	if (i->state == INI_LOGIN)
-		return tick_login(i);
-	if (i->state != INI_FFP || !i->conf.nop_ns)
-		return UINT64_MAX;
-	end = (i->pinged_ns ? i->pinged_ns : i->heard_ns) + i->conf.nop_ns;
-	if (now_ns < end)
-		return end;
-	if (i->pinged_ns) {
-		ini_close(i, 0, "target does not answer");
-		return UINT64_MAX;
-	}
-	i->pinged_ns = now_ns;
-	iscsi_ini_ping(i, NULL, 0);
-	return now_ns + i->conf.nop_ns;
+	return next;
 }
+
+/* --- to be asked --- */
 
 bool iscsi_ini_ready(const struct iscsi_ini *i)
 {
-	return i->state == INI_FFP;
+	return i->state == INI_UP && iscsi_ini_connections(i) > 0;
+}
+
+unsigned iscsi_ini_connections(const struct iscsi_ini *i)
+{
+	unsigned n = 0;
+
+	for (unsigned k = 0; k < i->conf.connections; k++)
+		n += i->conn[k]->state == CONN_FFP;
+	return n;
 }
 
 const struct iscsi_params *iscsi_ini_params(const struct iscsi_ini *i)
 {
 	return &i->params;
+}
+
+const struct iscsi_ini_stats *iscsi_ini_stats(const struct iscsi_ini *i)
+{
+	return &i->stats;
 }
 
 const char *iscsi_ini_moved(const struct iscsi_ini *i)

@@ -8,20 +8,23 @@
 
 #include "base/crc32c.h"
 
-static void violation(struct iscsi_ini *i, const char *why)
+static void violation(struct ini_conn *c, const char *why)
 {
-	ini_close(i, 0, why);
+	ini_fail(c, 0, why);
 }
 
-/* 4.2.2.2: level 0, so every status must arrive in order. */
-static bool take_stat_sn(struct iscsi_ini *i, const uint8_t *bhs)
+/* At level 1 and above what is not expected may be a copy of what was; below it is an error. */
+static void unexpected(struct ini_conn *c, const char *why)
 {
-	if (be32(bhs + BHS_STAT_SN) != i->exp_stat_sn) {
-		violation(i, "StatSN out of order");
-		return false;
-	}
-	i->exp_stat_sn++;
-	return true;
+	if (ini_level(c->i, 1))
+		c->i->stats.duplicates++;
+	else
+		violation(c, why);
+}
+
+static bool take_stat_sn(struct ini_conn *c, const uint8_t *bhs)
+{
+	return ini_stat_sn(c, be32(bhs + BHS_STAT_SN));
 }
 
 /* 4.2.2.1: the window only moves forward. */
@@ -29,295 +32,366 @@ static void take_window(struct iscsi_ini *i, const uint8_t *bhs)
 {
 	uint32_t max = be32(bhs + BHS_MAX_CMD_SN), exp = be32(bhs + BHS_EXP_CMD_SN);
 
-	if (sn_le(exp - 1, max) && sn_lt(i->max_cmd_sn, max))
+	if (!sn_le(exp - 1, max))
+		return;
+	if (sn_lt(i->max_cmd_sn, max))
 		i->max_cmd_sn = max;
+	if (sn_lt(i->exp_cmd_sn, exp) && sn_le(exp, i->cmd_sn))
+		i->exp_cmd_sn = exp;
+}
+
+/* The command that a PDU of this connection is about; NULL: none, or it is not on this connection. */
+static struct iscsi_ini_cmd *cmd_of(struct ini_conn *c, const uint8_t *bhs)
+{
+	struct iscsi_ini_cmd *cmd = ini_find(c->i, be32(bhs + BHS_ITT));
+
+	return cmd && cmd->conn == c && !cmd->orphan ? cmd : NULL;
 }
 
 /* --- handlers, one per opcode; the whole PDU is here and its digests hold --- */
 
-static void take_residual(struct iscsi_ini_cmd *c, uint8_t flags, uint32_t resid)
+static void take_residual(struct iscsi_ini_cmd *cmd, uint8_t flags, uint32_t resid)
 {
-	c->overflow = flags & RSP_OVERFLOW;
-	c->underflow = flags & RSP_UNDERFLOW;
-	c->resid = c->overflow || c->underflow ? resid : 0;
+	cmd->overflow = flags & RSP_OVERFLOW;
+	cmd->underflow = flags & RSP_UNDERFLOW;
+	cmd->resid = cmd->overflow || cmd->underflow ? resid : 0;
 }
 
-static void take_sense(struct iscsi_ini_cmd *c, const uint8_t *data, uint32_t len)
+static void take_sense(struct iscsi_ini_cmd *cmd, const uint8_t *data, uint32_t len)
 {
 	uint32_t n;
 
 	if (len < 2)
 		return;
 	n = MIN((uint32_t)be16(data), len - 2);
-	c->sense_len = (uint16_t)MIN(n, (uint32_t)LIM_SENSE);
-	memcpy(c->sense, data + 2, c->sense_len);
+	cmd->sense_len = (uint16_t)MIN(n, (uint32_t)LIM_SENSE);
+	memcpy(cmd->sense, data + 2, cmd->sense_len);
 }
 
-static void rx_scsi_rsp(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+/* The status is here; the command ends when its data is. */
+void ini_try_finish(struct ini_conn *c, struct iscsi_ini_cmd *cmd)
 {
-	struct iscsi_ini_cmd *c = ini_find(i, be32(bhs + BHS_ITT));
+	if (cmd->ended && !cmd->ngaps && sn_le(cmd->exp_data_sn, cmd->next_data_sn))
+		ini_finish(c->i, cmd, 0);
+}
 
-	if (!take_stat_sn(i, bhs))
+static void take_status(struct ini_conn *c, struct iscsi_ini_cmd *cmd, const uint8_t *bhs, uint32_t exp_data_sn)
+{
+	cmd->stat_sn = be32(bhs + BHS_STAT_SN);
+	cmd->exp_data_sn = exp_data_sn;
+	c->held += !cmd->ended;
+	cmd->ended = true;
+	cmd->moved_ns = c->i->now_ns;
+	if (sn_lt(cmd->next_data_sn, exp_data_sn))
+		ini_data_ask(c, cmd);
+	ini_try_finish(c, cmd);
+}
+
+static void rx_scsi_rsp(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+{
+	struct iscsi_ini_cmd *cmd = cmd_of(c, bhs);
+	uint32_t exp = be32(bhs + RSP_EXP_DATA_SN);
+	bool counts;
+
+	if (!take_stat_sn(c, bhs))
 		return;
-	if (!c) {
-		violation(i, "SCSI response to no command");
+	if (!cmd) {
+		unexpected(c, "SCSI response to no command");
 		return;
 	}
-	c->response = bhs[RSP_RESPONSE];
-	c->status = bhs[RSP_STATUS];
-	take_residual(c, bhs[BHS_FLAGS], be32(bhs + RSP_RESID));
-	take_sense(c, data, len);
-	if (c->response == 0 && be32(bhs + RSP_EXP_DATA_SN) != c->next_data_sn + c->exp_r2t_sn && c->in_len) {
-		violation(i, "ExpDataSN: a Data-In PDU is missing");
+	cmd->response = bhs[RSP_RESPONSE];
+	cmd->status = bhs[RSP_STATUS];
+	cmd->qualifier = c->params.protocol_level >= 2 ? be16(bhs + BHS_LUN) : 0;
+	take_residual(cmd, bhs[BHS_FLAGS], be32(bhs + RSP_RESID));
+	take_sense(cmd, data, len);
+	counts = cmd->response == 0 && cmd->in_len;
+	if (counts && (ini_level(c->i, 1) ? sn_lt(exp, cmd->next_data_sn) : exp != cmd->next_data_sn)) {
+		violation(c, "ExpDataSN: a Data-In PDU is missing");
 		return;
 	}
-	ini_finish(i, c, 0);
+	take_status(c, cmd, bhs, counts ? exp : cmd->next_data_sn);
 }
 
-static void rx_data_in(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+static void data_in_end(struct ini_conn *c, const uint8_t *bhs, bool good)
 {
-	struct iscsi_ini_cmd *c = i->rx_cmd;
+	struct iscsi_ini_cmd *cmd = c->rx_cmd;
+	bool status = bhs[BHS_FLAGS] & DATA_STATUS_VALID;
 
-	if (!(bhs[BHS_FLAGS] & DATA_STATUS_VALID) || !take_stat_sn(i, bhs) || !c)
+	if (status && !take_stat_sn(c, bhs))
+		status = false;
+	if (!cmd)
+		cmd = status ? cmd_of(c, bhs) : NULL; /* its data came before, its status did not */
+	else
+		ini_data_taken(c, cmd, bhs, c->rx_len, good);
+	if (!cmd || c->state != CONN_FFP)
 		return;
-	c->status = bhs[DATA_STATUS];
-	take_residual(c, bhs[BHS_FLAGS], be32(bhs + DATA_RESID));
-	ini_finish(i, c, 0);
+	if (status) {
+		cmd->status = bhs[DATA_STATUS];
+		take_residual(cmd, bhs[BHS_FLAGS], be32(bhs + DATA_RESID));
+		take_status(c, cmd, bhs, be32(bhs + DATA_SN) + 1);
+	} else {
+		ini_try_finish(c, cmd);
+	}
 }
 
-static void rx_r2t(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+static void rx_data_in(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t len)
 {
-	struct iscsi_ini_cmd *c = ini_find(i, be32(bhs + BHS_ITT));
+	data_in_end(c, bhs, true);
+}
+
+static bool r2t_fits(const struct ini_conn *c, const struct iscsi_ini_cmd *cmd, uint32_t off, uint32_t n)
+{
+	return cmd->out_len && cmd->r2t_n < c->i->params.max_r2t && cmd->r2t_n < INI_R2T_MAX && n &&
+		n <= c->i->params.max_burst && off <= cmd->out_len && n <= cmd->out_len - off;
+}
+
+/* Whether an R2T is the next one. At level 1 it may be one that was asked for again, or one behind a lost one. */
+static bool r2t_in_order(struct ini_conn *c, struct iscsi_ini_cmd *cmd, uint32_t sn)
+{
+	if (cmd->r2t_any) /* where the target resumes after a reassignment is its own business */
+		cmd->exp_r2t_sn = sn;
+	cmd->r2t_any = false;
+	if (sn == cmd->exp_r2t_sn)
+		return true;
+	if (!ini_level(c->i, 1))
+		violation(c, "R2T that breaks what was agreed");
+	else if (sn_lt(sn, cmd->exp_r2t_sn))
+		c->i->stats.duplicates++;
+	else
+		ini_r2t_ask(c, cmd, sn + 1);
+	return false;
+}
+
+static void rx_r2t(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+{
+	struct iscsi_ini_cmd *cmd = cmd_of(c, bhs);
 	uint32_t off = be32(bhs + R2T_OFFSET), n = be32(bhs + R2T_LEN);
 	unsigned at;
 
-	if (!c || !c->out_len || c->r2t_n >= i->params.max_r2t || !n || n > i->params.max_burst || off > c->out_len ||
-	    n > c->out_len - off || be32(bhs + R2T_SN) != c->exp_r2t_sn) {
-		violation(i, "R2T that breaks what was agreed");
+	ini_stat_ahead(c, be32(bhs + BHS_STAT_SN));
+	if (!cmd && ini_level(c->i, 1)) {
+		c->i->stats.duplicates++;
 		return;
 	}
-	c->exp_r2t_sn++;
-	at = (c->r2t_head + c->r2t_n++) % INI_R2T_MAX;
-	c->r2t[at].ttt = be32(bhs + BHS_TTT);
-	c->r2t[at].off = off;
-	c->r2t[at].end = off + n;
-	c->r2t[at].data_sn = 0;
-	if (list_empty(&c->datanode))
-		list_add_tail(&i->data, &c->datanode);
-}
-
-/* 11.19: answer a ping of the target; an answer to ours is an event. */
-static void rx_nop_in(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
-{
-	uint32_t ttt = be32(bhs + BHS_TTT);
-	struct ini_ctl *k;
-
-	if (be32(bhs + BHS_ITT) != ISCSI_NO_TAG) {
-		if (take_stat_sn(i, bhs))
-			ini_event(i, INI_EV_NOP, 0, data, len, NULL);
+	if (cmd && !r2t_in_order(c, cmd, be32(bhs + R2T_SN)))
+		return;
+	if (!cmd || !r2t_fits(c, cmd, off, n)) {
+		violation(c, "R2T that breaks what was agreed");
 		return;
 	}
-	if (ttt == ISCSI_NO_TAG)
+	cmd->exp_r2t_sn++;
+	cmd->moved_ns = c->i->now_ns;
+	if (ini_tmf_stops_data(c->i, cmd))
 		return;
-	k = ini_ctl(i, ISCSI_NOP_OUT | OP_IMMEDIATE, ISCSI_NO_TAG, data, MIN(len, i->params.max_xmit_segment));
-	if (!k)
-		return;
-	memcpy(k->bhs + BHS_LUN, bhs + BHS_LUN, 8);
-	put_be32(k->bhs + BHS_TTT, ttt);
+	at = (cmd->r2t_head + cmd->r2t_n++) % INI_R2T_MAX;
+	cmd->r2t[at].ttt = be32(bhs + BHS_TTT);
+	cmd->r2t[at].off = off;
+	cmd->r2t[at].end = off + n;
+	cmd->r2t[at].data_sn = 0;
+	if (list_empty(&cmd->datanode))
+		list_add_tail(&c->data, &cmd->datanode);
 }
 
-static void rx_tmf_rsp(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+static void rx_tmf_rsp(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t len)
 {
-	if (take_stat_sn(i, bhs))
-		ini_tmf_done(i, be32(bhs + BHS_ITT), bhs[RSP_RESPONSE]);
+	if (take_stat_sn(c, bhs))
+		ini_tmf_done(c, be32(bhs + BHS_ITT), bhs[RSP_RESPONSE], be32(bhs + BHS_LUN) >> 8);
 }
 
-static void rx_logout_rsp(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+static void rx_logout_rsp(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t len)
 {
-	if (!take_stat_sn(i, bhs))
-		return;
-	i->state = INI_LOGGED_OUT;
-	ini_event(i, INI_EV_LOGOUT, bhs[LOGOUT_RESPONSE], NULL, 0, NULL);
+	if (take_stat_sn(c, bhs))
+		ini_logout_answered(c, be32(bhs + BHS_ITT), bhs[LOGOUT_RESPONSE], be16(bhs + LOGOUT_TIME2WAIT),
+			be16(bhs + LOGOUT_TIME2RETAIN));
 }
 
-static void rx_async(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+static void rx_login(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t len)
 {
-	if (take_stat_sn(i, bhs))
-		ini_event(i, INI_EV_ASYNC, bhs[ASYNC_EVENT], data, len, NULL);
+	ini_login_rx(c, bhs, data, len);
 }
 
-/* 11.17: the data is the rejected header. Its command will not be answered. */
-static void rx_reject(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
+static void rx_text(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t len)
 {
-	struct iscsi_ini_cmd *c;
-
-	if (!take_stat_sn(i, bhs))
-		return;
-	ini_event(i, INI_EV_REJECT, bhs[REJECT_REASON], data, len, NULL);
-	if (len < ISCSI_BHS || (data[BHS_OPCODE] & OP_MASK) != ISCSI_SCSI_CMD)
-		return;
-	c = ini_find(i, be32(data + BHS_ITT));
-	if (c)
-		ini_finish(i, c, -EREMOTEIO);
+	if (take_stat_sn(c, bhs))
+		ini_text_rx(c, bhs, data, len);
 }
 
-static void rx_login(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
-{
-	ini_login_rx(i, bhs, data, len);
-}
-
-static void rx_text(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len)
-{
-	if (take_stat_sn(i, bhs))
-		ini_text_rx(i, bhs, data, len);
-}
-
-typedef void rx_fn(struct iscsi_ini *i, const uint8_t *bhs, const uint8_t *data, uint32_t len);
+typedef void rx_fn(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, uint32_t len);
 static rx_fn *const handlers[64] = {
-	[ISCSI_NOP_IN] = rx_nop_in, [ISCSI_SCSI_RSP] = rx_scsi_rsp, [ISCSI_TMF_RSP] = rx_tmf_rsp,
+	[ISCSI_NOP_IN] = ini_rx_nop, [ISCSI_SCSI_RSP] = rx_scsi_rsp, [ISCSI_TMF_RSP] = rx_tmf_rsp,
 	[ISCSI_LOGIN_RSP] = rx_login, [ISCSI_TEXT_RSP] = rx_text, [ISCSI_DATA_IN] = rx_data_in,
-	[ISCSI_LOGOUT_RSP] = rx_logout_rsp, [ISCSI_R2T] = rx_r2t, [ISCSI_ASYNC] = rx_async, [ISCSI_REJECT] = rx_reject,
+	[ISCSI_LOGOUT_RSP] = rx_logout_rsp, [ISCSI_R2T] = rx_r2t, [ISCSI_ASYNC] = ini_rx_async, [ISCSI_REJECT] = ini_rx_reject,
 };
 
 /* --- framing --- */
 
-static void pdu_end(struct iscsi_ini *i)
+static void pdu_end(struct ini_conn *c)
 {
-	uint8_t *buf = i->rx_buf;
+	uint8_t *buf = c->rx_buf;
 
-	i->rx_buf = NULL;
-	i->rx_state = RX_BHS;
-	i->rx_have = 0;
-	i->rx_need = ISCSI_BHS;
-	handlers[i->rx_bhs[BHS_OPCODE] & OP_MASK](i, i->rx_bhs, buf, i->rx_len);
-	i->rx_cmd = NULL;
+	c->rx_buf = NULL;
+	c->rx_state = RX_BHS;
+	c->rx_have = 0;
+	c->rx_need = ISCSI_BHS;
+	handlers[c->rx_bhs[BHS_OPCODE] & OP_MASK](c, c->rx_bhs, buf, c->rx_len);
+	c->rx_cmd = NULL;
 	free(buf);
 }
 
-/* 11.7: is this Data-In what its command expects? Says where its data goes. */
-static bool begin_data_in(struct iscsi_ini *i, const uint8_t *bhs)
+/* 7.8: the header holds, the data does not. At level 1 it is asked for again. */
+static void pdu_spoilt(struct ini_conn *c)
 {
-	struct iscsi_ini_cmd *c = ini_find(i, be32(bhs + BHS_ITT));
-	uint32_t off = be32(bhs + DATA_OFFSET);
+	uint8_t op = c->rx_bhs[BHS_OPCODE] & OP_MASK;
 
-	if (!c || off > c->in_len || i->rx_len > c->in_len - off || off != c->in_got ||
-	    be32(bhs + DATA_SN) != c->next_data_sn) {
-		violation(i, "Data-In that its command does not expect");
+	if (!ini_level(c->i, 1)) {
+		violation(c, "data digest is wrong");
+		return;
+	}
+	if (op == ISCSI_DATA_IN)
+		data_in_end(c, c->rx_bhs, false);
+	else if (op == ISCSI_NOP_IN && be32(c->rx_bhs + BHS_ITT) == ISCSI_NO_TAG)
+		ini_stat_ahead(c, be32(c->rx_bhs + BHS_STAT_SN));
+	else
+		ini_stat_spoilt(c, be32(c->rx_bhs + BHS_STAT_SN));
+	free(c->rx_buf);
+	c->rx_buf = NULL;
+	c->rx_cmd = NULL;
+	c->rx_state = RX_BHS;
+	c->rx_have = 0;
+	c->rx_need = ISCSI_BHS;
+}
+
+/* 11.7: is this Data-In what its command expects? Says where its data goes. */
+static bool begin_data_in(struct ini_conn *c, const uint8_t *bhs)
+{
+	struct iscsi_ini_cmd *cmd = cmd_of(c, bhs);
+
+	c->rx_cmd = NULL;
+	if (!cmd && ini_level(c->i, 1)) {
+		c->i->stats.duplicates++;
+		return true;
+	}
+	c->rx_take = cmd ? ini_data_take(c, cmd, bhs, c->rx_len) : TAKE_BAD;
+	if (c->rx_take == TAKE_BAD) {
+		violation(c, "Data-In that its command does not expect");
 		return false;
 	}
-	c->next_data_sn++;
-	c->in_got += i->rx_len;
-	i->rx_cmd = c;
-	i->rx_off = off;
+	if (c->rx_take == TAKE_NOT) {
+		c->i->stats.duplicates++;
+		return true;
+	}
+	c->rx_cmd = cmd;
+	c->rx_off = be32(bhs + DATA_OFFSET);
 	return true;
 }
 
-static bool allowed(const struct iscsi_ini *i, uint8_t op)
+static bool allowed(const struct ini_conn *c, uint8_t op)
 {
-	if (i->state == INI_LOGIN)
+	if (c->state == CONN_LOGIN)
 		return op == ISCSI_LOGIN_RSP;
-	return i->state == INI_FFP && op != ISCSI_LOGIN_RSP && handlers[op];
+	return (c->state == CONN_FFP || c->state == CONN_LOGOUT) && op != ISCSI_LOGIN_RSP && handlers[op];
 }
 
 /* The header is here, with AHS and digest. */
-static void header_end(struct iscsi_ini *i, const uint8_t *hdr)
+static void header_end(struct ini_conn *c, const uint8_t *hdr)
 {
 	uint8_t op = hdr[BHS_OPCODE] & OP_MASK;
 	uint32_t ahs = ISCSI_BHS + 4u * hdr[BHS_AHS_LEN];
 
-	if (i->header_digest && le32(hdr + ahs) != crc32c(0, hdr, ahs)) {
-		violation(i, "header digest is wrong");
+	if (c->header_digest && le32(hdr + ahs) != crc32c(0, hdr, ahs)) {
+		violation(c, "header digest is wrong");
 		return;
 	}
-	if (!allowed(i, op)) {
-		violation(i, "PDU that has no place here");
+	if (!allowed(c, op)) {
+		violation(c, "PDU that has no place here");
 		return;
 	}
-	memcpy(i->rx_bhs, hdr, ISCSI_BHS);
-	i->rx_len = bhs_data_len(hdr);
-	i->rx_at = i->rx_crc = 0;
-	if (i->rx_len > MAX(i->params.max_recv_segment, (uint32_t)ISCSI_BHS)) {
-		violation(i, "data segment longer than MaxRecvDataSegmentLength");
+	memcpy(c->rx_bhs, hdr, ISCSI_BHS);
+	c->rx_len = bhs_data_len(hdr);
+	c->rx_at = c->rx_crc = 0;
+	if (c->rx_len > MAX(c->params.max_recv_segment, (uint32_t)ISCSI_BHS)) {
+		violation(c, "data segment longer than MaxRecvDataSegmentLength");
 		return;
 	}
-	if (i->state == INI_FFP && op != ISCSI_LOGIN_RSP)
-		take_window(i, hdr);
-	if (op == ISCSI_DATA_IN && !begin_data_in(i, hdr))
+	if (c->state != CONN_LOGIN)
+		take_window(c->i, hdr);
+	if (op == ISCSI_DATA_IN && !begin_data_in(c, hdr))
 		return;
-	if (!i->rx_len) {
-		pdu_end(i);
-		return;
-	}
-	if (op != ISCSI_DATA_IN && !(i->rx_buf = malloc(i->rx_len))) {
-		violation(i, "out of memory");
+	if (!c->rx_len) {
+		pdu_end(c);
 		return;
 	}
-	i->rx_trailer = pad4(i->rx_len) - i->rx_len + (i->data_digest ? 4 : 0);
-	i->rx_state = RX_DATA;
+	if (op != ISCSI_DATA_IN && !(c->rx_buf = malloc(c->rx_len))) {
+		violation(c, "out of memory");
+		return;
+	}
+	c->rx_trailer = pad4(c->rx_len) - c->rx_len + (c->data_digest ? 4 : 0);
+	c->rx_state = RX_DATA;
 }
 
-static size_t eat_header(struct iscsi_ini *i, const uint8_t *p, size_t len)
+static size_t eat_header(struct ini_conn *c, const uint8_t *p, size_t len)
 {
-	size_t n = MIN(len, (size_t)(i->rx_need - i->rx_have));
+	size_t n = MIN(len, (size_t)(c->rx_need - c->rx_have));
 
-	if (i->rx_have == 0 && n == ISCSI_BHS && !p[BHS_AHS_LEN] && !i->header_digest) {
-		header_end(i, p);
+	if (c->rx_have == 0 && n == ISCSI_BHS && !p[BHS_AHS_LEN] && !c->header_digest) {
+		header_end(c, p);
 		return n;
 	}
-	memcpy(i->rx_hdr + i->rx_have, p, n);
-	i->rx_have += (uint32_t)n;
-	if (i->rx_have == ISCSI_BHS)
-		i->rx_need = ISCSI_BHS + 4u * i->rx_hdr[BHS_AHS_LEN] + (i->header_digest ? 4 : 0);
-	if (i->rx_have == i->rx_need)
-		header_end(i, i->rx_hdr);
+	memcpy(c->rx_hdr + c->rx_have, p, n);
+	c->rx_have += (uint32_t)n;
+	if (c->rx_have == ISCSI_BHS)
+		c->rx_need = ISCSI_BHS + 4u * c->rx_hdr[BHS_AHS_LEN] + (c->header_digest ? 4 : 0);
+	if (c->rx_have == c->rx_need)
+		header_end(c, c->rx_hdr);
 	return n;
 }
 
-static size_t eat_data(struct iscsi_ini *i, const uint8_t *p, size_t len)
+static size_t eat_data(struct ini_conn *c, const uint8_t *p, size_t len)
 {
-	size_t n = MIN(len, (size_t)(i->rx_len - i->rx_at));
+	size_t n = MIN(len, (size_t)(c->rx_len - c->rx_at));
 
-	if (i->data_digest)
-		i->rx_crc = crc32c(i->rx_crc, p, n);
-	if (i->rx_buf)
-		memcpy(i->rx_buf + i->rx_at, p, n);
-	else if (i->rx_cmd && i->rx_cmd->in)
-		memcpy((uint8_t *)i->rx_cmd->in + i->rx_off + i->rx_at, p, n);
-	i->rx_at += (uint32_t)n;
-	if (i->rx_at < i->rx_len)
+	if (c->data_digest)
+		c->rx_crc = crc32c(c->rx_crc, p, n);
+	if (c->rx_buf)
+		memcpy(c->rx_buf + c->rx_at, p, n);
+	else if (c->rx_cmd && c->rx_cmd->in)
+		memcpy((uint8_t *)c->rx_cmd->in + c->rx_off + c->rx_at, p, n);
+	c->rx_at += (uint32_t)n;
+	if (c->rx_at < c->rx_len)
 		return n;
-	i->rx_state = RX_TRAILER;
-	i->rx_have = 0;
-	if (!i->rx_trailer)
-		pdu_end(i);
+	c->rx_state = RX_TRAILER;
+	c->rx_have = 0;
+	if (!c->rx_trailer)
+		pdu_end(c);
 	return n;
 }
 
-static size_t eat_trailer(struct iscsi_ini *i, const uint8_t *p, size_t len)
+static size_t eat_trailer(struct ini_conn *c, const uint8_t *p, size_t len)
 {
-	size_t n = MIN(len, (size_t)(i->rx_trailer - i->rx_have));
-	uint32_t pad = pad4(i->rx_len) - i->rx_len;
+	size_t n = MIN(len, (size_t)(c->rx_trailer - c->rx_have));
+	uint32_t pad = pad4(c->rx_len) - c->rx_len;
 
-	memcpy(i->rx_tail + i->rx_have, p, n);
-	i->rx_have += (uint32_t)n;
-	if (i->rx_have < i->rx_trailer)
+	memcpy(c->rx_tail + c->rx_have, p, n);
+	c->rx_have += (uint32_t)n;
+	if (c->rx_have < c->rx_trailer)
 		return n;
-	if (i->data_digest && le32(i->rx_tail + pad) != crc32c(i->rx_crc, i->rx_tail, pad))
-		violation(i, "data digest is wrong");
+	if (c->data_digest && le32(c->rx_tail + pad) != crc32c(c->rx_crc, c->rx_tail, pad))
+		pdu_spoilt(c);
 	else
-		pdu_end(i);
+		pdu_end(c);
 	return n;
 }
 
-void iscsi_ini_rx(struct iscsi_ini *i, const void *bytes, size_t len)
+void iscsi_ini_rx(struct iscsi_ini *i, unsigned k, const void *bytes, size_t len)
 {
-	static size_t (*const eat[])(struct iscsi_ini *, const uint8_t *, size_t) = {
+	static size_t (*const eat[])(struct ini_conn *, const uint8_t *, size_t) = {
 		[RX_BHS] = eat_header, [RX_DATA] = eat_data, [RX_TRAILER] = eat_trailer };
+	struct ini_conn *c = i->conn[k];
 	const uint8_t *p = bytes;
 
-	i->heard = true;
-	while (len && i->state != INI_CLOSED && i->state != INI_LOGGED_OUT) {
-		size_t n = eat[i->rx_state](i, p, len);
+	c->heard = true;
+	while (len && (c->state == CONN_LOGIN || c->state == CONN_FFP || c->state == CONN_LOGOUT)) {
+		size_t n = eat[c->rx_state](c, p, len);
 
 		p += n;
 		len -= n;

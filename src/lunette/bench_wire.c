@@ -62,6 +62,8 @@ static int dial(const struct addrinfo *ai)
 	return fd;
 }
 
+static void iscsi_events(struct bench_wire *w);
+
 static int open_iscsi(struct bench_wire *w, uint32_t isid)
 {
 	const struct bench_conf *c = w->conf;
@@ -80,7 +82,10 @@ static int open_iscsi(struct bench_wire *w, uint32_t isid)
 		ic.chap = &w->chap;
 	}
 	w->ini = iscsi_ini_new(&ic);
-	return w->ini ? 0 : -1;
+	if (!w->ini)
+		return -1;
+	iscsi_events(w);
+	return 0;
 }
 
 static int open_raw(struct bench_wire *w)
@@ -318,6 +323,10 @@ static void iscsi_events(struct bench_wire *w)
 			iscsi_done(w, ev.ctx);
 		else if (ev.kind == INI_EV_CMD)
 			w->plain_done = true;
+		else if (ev.kind == INI_EV_CONNECT)
+			iscsi_ini_up(w->ini, ev.conn);
+		else if (ev.kind == INI_EV_HANGUP)
+			iscsi_ini_lost(w->ini, ev.conn, ev.text);
 		else if (ev.kind == INI_EV_LOGGED_IN)
 			w->ready = true;
 		else if (ev.kind == INI_EV_CLOSED)
@@ -334,7 +343,7 @@ int bench_wire_submit(struct bench_wire *w, struct bench_io *io)
 
 static int pending(struct bench_wire *w, struct iovec **iov)
 {
-	return w->ini ? iscsi_ini_tx(w->ini, iov) : raw_tx(w, iov);
+	return w->ini ? iscsi_ini_tx(w->ini, 0, iov) : raw_tx(w, iov);
 }
 
 bool bench_wire_wants_out(struct bench_wire *w)
@@ -350,7 +359,7 @@ static void lost(struct bench_wire *w, const char *why)
 		closed(w, 0, why);
 		return;
 	}
-	iscsi_ini_lost(w->ini, why);
+	iscsi_ini_lost(w->ini, 0, why);
 	iscsi_events(w);
 }
 
@@ -370,7 +379,7 @@ static bool send_some(struct bench_wire *w)
 			break;
 		}
 		if (w->ini)
-			iscsi_ini_tx_done(w->ini, (size_t)n);
+			iscsi_ini_tx_done(w->ini, 0, (size_t)n);
 		else
 			raw_tx_done(w, (size_t)n);
 		moved = true;
@@ -393,7 +402,7 @@ bool bench_wire_turn(struct bench_wire *w, bool block)
 	if (n < 0)
 		return moved;
 	if (w->ini) {
-		iscsi_ini_rx(w->ini, rx_buf, (size_t)n);
+		iscsi_ini_rx(w->ini, 0, rx_buf, (size_t)n);
 		iscsi_events(w);
 	} else {
 		raw_rx(w, rx_buf, (size_t)n);

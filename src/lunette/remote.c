@@ -91,6 +91,8 @@ static void take_events(struct remote *r)
 
 	while (iscsi_ini_next(r->ini, &ev)) {
 		switch (ev.kind) {
+		case INI_EV_CONNECT: iscsi_ini_up(r->ini, ev.conn); break;
+		case INI_EV_HANGUP: iscsi_ini_lost(r->ini, ev.conn, ev.text); break;
 		case INI_EV_LOGGED_IN: r->ready = true; break;
 		case INI_EV_CMD: r->ended[r->nended++] = ev.cmd; break;
 		case INI_EV_TARGETS: keep_targets(r, ev.text, ev.len); break;
@@ -110,15 +112,15 @@ static bool send_all(struct remote *r)
 	struct iovec *iov;
 	int n;
 
-	while ((n = iscsi_ini_tx(r->ini, &iov)) > 0) {
+	while ((n = iscsi_ini_tx(r->ini, 0, &iov)) > 0) {
 		struct msghdr m = { .msg_iov = iov, .msg_iovlen = (size_t)(n > 1024 ? 1024 : n) };
 		ssize_t sent = sendmsg(r->fd, &m, MSG_NOSIGNAL);
 		if (sent < 0 && errno != EINTR) {
-			iscsi_ini_lost(r->ini, strerror(errno));
+			iscsi_ini_lost(r->ini, 0, strerror(errno));
 			return false;
 		}
 		if (sent > 0)
-			iscsi_ini_tx_done(r->ini, (size_t)sent);
+			iscsi_ini_tx_done(r->ini, 0, (size_t)sent);
 	}
 	return true;
 }
@@ -129,6 +131,7 @@ static void turn(struct remote *r)
 	struct pollfd p = { .fd = r->fd, .events = POLLIN };
 
 	uint64_t next = iscsi_ini_tick(r->ini, now_ns());
+	take_events(r);
 	if (!send_all(r)) {
 		take_events(r);
 		return;
@@ -138,9 +141,9 @@ static void turn(struct remote *r)
 	if (poll(&p, 1, ms) > 0) {
 		ssize_t n = recv(r->fd, r->rx, sizeof(r->rx), 0);
 		if (n > 0)
-			iscsi_ini_rx(r->ini, r->rx, (size_t)n);
+			iscsi_ini_rx(r->ini, 0, r->rx, (size_t)n);
 		else if (n == 0 || errno != EINTR)
-			iscsi_ini_lost(r->ini, n ? strerror(errno) : "closed by the target");
+			iscsi_ini_lost(r->ini, 0, n ? strerror(errno) : "closed by the target");
 	}
 	take_events(r);
 	send_all(r);
@@ -224,7 +227,7 @@ void remote_close(struct remote *r)
 {
 	if (!r)
 		return;
-	if (r->ready && !r->closed && iscsi_ini_logout(r->ini, 0) == 0)
+	if (r->ready && !r->closed && iscsi_ini_logout(r->ini) == 0)
 		while (!r->logged_out && !r->closed)
 			turn(r);
 	close(r->fd);

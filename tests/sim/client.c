@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "client.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +8,12 @@
 
 #include "base/log.h"
 #include "model.h"
+#include "net/initiator.h"
 #include "server.h"
 
 enum { RX_BYTES = 16384, RETRY_NS = 50000000 };
 #define NOP_NS     (2 * SIM_S)
+#define TICK_NS    (SIM_S / 2) /* to look whether a reset took commands */
 #define RESET_WAIT (5 * SIM_S) /* for commands that somebody's LUN reset may have aborted without a word */
 enum kind { READ, WRITE, FLUSH, ZERO, UNMAP, SWAP, KINDS };
 enum { KEY_MEDIUM = 3, KEY_HARDWARE = 4, KEY_UNIT_ATTENTION = 6, KEY_DATA_PROTECT = 7, KEY_ABORTED = 11,
@@ -39,17 +40,10 @@ struct lost {
 struct client {
 	struct client_conf conf;
 	struct loop *loop;
-	struct iscsi_ini *ini;
-	int      fd;
-	bool     rx_busy, tx_busy, closing, leaving, finished, checking;
-	struct op rx, tx, connect;
-	struct iovec rx_iov;
-	uint8_t  rx_bytes[RX_BYTES];
-	struct sockaddr_in addr;
+	struct net_ini *ini;
+	bool     leaving, finished, checking;
 	struct timer retry, tick;
-	struct task pump_task;
-	bool     pumping;
-	char     name[64];
+	char     name[64], port[8];
 	unsigned left, check_at, inflight, sessions;
 	struct cmd cmd[DEPTH_MAX];
 	struct lost *lost;
@@ -61,9 +55,6 @@ struct client {
 static uint64_t reset_ns; /* when the last LUN reset of any client ended */
 
 unsigned client_sessions, client_commands;
-
-static void start_connect(struct client *c);
-static void pump(struct client *c);
 
 /* --- commands --- */
 
@@ -208,7 +199,7 @@ static void send_cmd(struct client *c, struct cmd *k)
 	k->busy = true;
 	c->inflight++;
 	c->left -= !c->checking;
-	int rc = iscsi_ini_cmd(c->ini, &k->ini);
+	int rc = iscsi_ini_cmd(net_ini_engine(c->ini), &k->ini);
 	if (rc && rc != -EBUSY)
 		test_fail("%s: the engine refused a command: %s", c->name, strerror(-rc));
 	if (rc)
@@ -319,25 +310,27 @@ static void cmd_end(struct client *c, struct cmd *k)
 	}
 }
 
-/* --- the connection --- */
+/* --- the session --- */
 
-static void hang_up(struct client *c)
+/* Whether a connection or session ended for a reason that is neither the network's nor the clock's. */
+static bool is_violation(const char *why)
 {
-	if (!c->closing) {
-		c->closing = true;
-		loop_timer_clear(c->loop, &c->tick);
-		if (c->rx_busy)
-			loop_cancel(c->loop, &c->rx);
-		if (c->tx_busy)
-			loop_cancel(c->loop, &c->tx);
-	}
-	if (c->rx_busy || c->tx_busy)
-		return;
-	iscsi_ini_free(c->ini);
+	static const char *const fine[] = { "logged out", "closed by the target", "target does not answer", "login timed out",
+		"a reset took its commands", "the target refused the login", "closed", "cannot connect",
+		"its connections could not be recovered in time" };
+	for (unsigned i = 0; i < ARRAY_LEN(fine); i++)
+		if (strstr(why, fine[i]))
+			return false;
+	return strcmp(why, strerror(ECONNRESET)) && strcmp(why, strerror(EPIPE));
+}
+
+static void work(struct client *c);
+
+static void ended(void *ctx)
+{
+	struct client *c = ctx;
+
 	c->ini = NULL;
-	loop_forget(c->loop, c->fd);
-	c->fd = -1;
-	c->closing = false;
 	if (c->leaving && !more(c))
 		c->finished = true;
 	else
@@ -345,19 +338,19 @@ static void hang_up(struct client *c)
 	c->leaving = false;
 }
 
-/* Whether a connection ended for a reason that is neither the network's nor the clock's. */
-static bool is_violation(const char *why)
+static void heard_end(struct client *c, const struct iscsi_ini_event *ev)
 {
-	static const char *const fine[] = { "logged out", "end of stream", "target does not answer", "login timed out",
-		"a reset took its commands", "the target refused the login" };
-	for (unsigned i = 0; i < ARRAY_LEN(fine); i++)
-		if (strstr(why, fine[i]))
-			return false;
-	return strcmp(why, strerror(ECONNRESET)) && strcmp(why, strerror(EPIPE));
+	log_info("%s: %s (%x)", c->name, ev->text, ev->code);
+	if (is_violation(ev->text))
+		test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
+	if (c->conf.calm && !c->checking && !strstr(ev->text, "logged out"))
+		test_fail("%s: the connection ended without need: %s", c->name, ev->text);
 }
 
-static void event(struct client *c, const struct iscsi_ini_event *ev)
+static void event(void *ctx, const struct iscsi_ini_event *ev)
 {
+	struct client *c = ctx;
+
 	switch (ev->kind) {
 	case INI_EV_LOGGED_IN:
 		c->tmf_busy = false;
@@ -371,82 +364,18 @@ static void event(struct client *c, const struct iscsi_ini_event *ev)
 	case INI_EV_REJECT:
 		test_fail("%s: the target rejected a PDU, reason %u", c->name, ev->code);
 	case INI_EV_CLOSED:
-		log_info("%s closed: %s (%x)", c->name, ev->text, ev->code);
-		if (is_violation(ev->text))
-			test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
-		if (c->conf.calm && !c->checking && !strstr(ev->text, "logged out"))
-			test_fail("%s: the connection ended without need: %s", c->name, ev->text);
-		c->closing = false;
-		hang_up(c);
-		break;
-	case INI_EV_LOGOUT:
-		iscsi_ini_lost(c->ini, "logged out");
-		break;
+		heard_end(c, ev);
+		net_ini_close(c->ini, ended, c);
+		return;
 	case INI_EV_TMF:
 		c->tmf_busy = false;
 		if (c->tmf_resets)
 			reset_ns = sim_now_ns();
 		break;
-	case INI_EV_ASYNC:
-	case INI_EV_NONE:
-	case INI_EV_TARGETS:
-	case INI_EV_NOP:
+	default:
 		break;
 	}
-}
-
-static void received(struct op *op)
-{
-	struct client *c = container_of(op, struct client, rx);
-	c->rx_busy = false;
-	if (c->closing) {
-		hang_up(c);
-		return;
-	}
-	if (op->res > 0)
-		iscsi_ini_rx(c->ini, c->rx_bytes, (size_t)op->res);
-	else
-		iscsi_ini_lost(c->ini, op->res ? strerror(-op->res) : "end of stream");
-	pump(c);
-}
-
-static void receive(struct client *c)
-{
-	c->rx_iov = (struct iovec){ c->rx_bytes, sizeof(c->rx_bytes) };
-	c->rx = (struct op){ .kind = OP_RECV, .fd = c->fd, .iov = &c->rx_iov, .niov = 1, .done = received };
-	c->rx_busy = true;
-	loop_submit(c->loop, &c->rx);
-}
-
-static void sent(struct op *op)
-{
-	struct client *c = container_of(op, struct client, tx);
-	c->tx_busy = false;
-	if (c->closing) {
-		hang_up(c);
-		return;
-	}
-	if (op->res > 0)
-		iscsi_ini_tx_done(c->ini, (size_t)op->res);
-	else
-		iscsi_ini_lost(c->ini, strerror(-op->res));
-	pump(c);
-}
-
-static void send_more(struct client *c)
-{
-	struct iovec *iov;
-	int n = iscsi_ini_tx(c->ini, &iov);
-	if (n <= 0)
-		return;
-	c->tx = (struct op){ .kind = OP_SEND, .fd = c->fd, .iov = iov, .niov = n, .done = sent };
-	c->tx_busy = true;
-	loop_submit(c->loop, &c->tx);
-}
-
-static void tick(struct timer *t)
-{
-	pump(container_of(t, struct client, tick));
+	work(c);
 }
 
 static void abort_some(struct client *c)
@@ -456,7 +385,7 @@ static void abort_some(struct client *c)
 	if (c->tmf_busy || (fn == TMF_ABORT_TASK && !k->busy))
 		return;
 	c->tmf_resets = fn == TMF_LU_RESET;
-	c->tmf_busy = !iscsi_ini_tmf(c->ini, fn, 0, fn == TMF_ABORT_TASK ? &k->ini : NULL, NULL);
+	c->tmf_busy = !iscsi_ini_tmf(net_ini_engine(c->ini), fn, 0, fn == TMF_ABORT_TASK ? &k->ini : NULL, NULL);
 }
 
 /* Another's reset aborts our commands and the target says nothing (TAS is 0): as initiators do, start anew. */
@@ -472,34 +401,30 @@ static bool timed_out(const struct client *c)
 
 static void work(struct client *c)
 {
-	if (!iscsi_ini_ready(c->ini) || c->leaving)
+	struct iscsi_ini *ini = c->ini ? net_ini_engine(c->ini) : NULL;
+
+	if (!ini || !iscsi_ini_ready(ini) || c->leaving)
 		return;
 	send_cmds(c);
 	if (!c->checking && c->inflight && sim_random(1000) < c->conf.aborts_permille)
 		abort_some(c);
-	if (timed_out(c))
-		iscsi_ini_lost(c->ini, "a reset took its commands");
 	if (!more(c) && !c->inflight && !c->tmf_busy) {
 		c->leaving = true;
-		iscsi_ini_logout(c->ini, 0);
+		iscsi_ini_logout(ini);
 	}
 }
 
-static void pump(struct client *c)
+static void tick(struct timer *t)
 {
-	struct iscsi_ini_event ev;
-	uint64_t next = iscsi_ini_tick(c->ini, loop_now_ns(c->loop));
-	while (c->ini && !c->closing && iscsi_ini_next(c->ini, &ev))
-		event(c, &ev);
-	if (!c->ini || c->closing)
+	struct client *c = container_of(t, struct client, tick);
+
+	if (!c->ini)
 		return;
-	work(c);
-	if (next != UINT64_MAX)
-		loop_timer_set(c->loop, &c->tick, next);
-	if (!c->tx_busy)
-		send_more(c);
-	if (!c->rx_busy)
-		receive(c);
+	if (timed_out(c)) {
+		iscsi_ini_close(net_ini_engine(c->ini), "a reset took its commands");
+		net_ini_kick(c->ini);
+	}
+	loop_timer_set(c->loop, t, loop_now_ns(c->loop) + TICK_NS);
 }
 
 static void draw_bytes(void *p, size_t n)
@@ -508,47 +433,34 @@ static void draw_bytes(void *p, size_t n)
 		*b++ = (uint8_t)sim_random(256);
 }
 
-static void connected(struct op *op)
+static void start(struct client *c)
 {
 	static const struct iscsi_chap_user user = { .name = SERVER_USER, .secret = SERVER_SECRET };
 	static const struct iscsi_chap_user mutual = { .name = SERVER_NAME, .secret = SERVER_NAME_SECRET };
-	struct client *c = container_of(op, struct client, connect);
-	struct iscsi_ini_conf ic;
-	if (op->res) {
-		loop_forget(c->loop, c->fd);
-		c->fd = -1;
-		loop_timer_set(c->loop, &c->retry, loop_now_ns(c->loop) + 1 + sim_random(RETRY_NS));
-		return;
-	}
-	iscsi_ini_conf_defaults(&ic);
-	ic.initiator = c->name;
-	ic.target = SERVER_TARGET;
-	ic.offer = c->conf.offer;
-	ic.nop_ns = c->conf.pings ? NOP_NS : 0;
-	ic.first_cmd_sn = sim_chance(50) ? 0xfffffff0u : 1;
-	ic.random = draw_bytes;
-	if (c->conf.chap) {
-		ic.chap = &user;
-		ic.mutual = sim_chance(50) ? &mutual : NULL;
-	}
-	ic.isid[5] = (uint8_t)c->conf.number;
-	c->ini = iscsi_ini_new(&ic);
-	CHECK(c->ini);
-	pump(c);
-}
+	struct net_ini_conf nc = { .host = "127.0.0.1", .port = c->port, .rx_bytes = RX_BYTES, .socket = sim_socket,
+		.event = event, .ctx = c };
 
-static void start_connect(struct client *c)
-{
-	c->fd = sim_socket();
-	c->addr = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(SERVER_PORT) };
-	c->connect = (struct op){ .kind = OP_CONNECT, .fd = c->fd, .addr = (struct sockaddr *)&c->addr,
-		.addrlen = sizeof(c->addr), .done = connected };
-	loop_submit(c->loop, &c->connect);
+	iscsi_ini_conf_defaults(&nc.ini);
+	nc.ini.initiator = c->name;
+	nc.ini.target = SERVER_TARGET;
+	nc.ini.offer = c->conf.offer;
+	nc.ini.nop_ns = c->conf.pings ? NOP_NS : 0;
+	nc.ini.first_cmd_sn = sim_chance(50) ? 0xfffffff0u : 1;
+	nc.ini.random = draw_bytes;
+	if (c->conf.chap) {
+		nc.ini.chap = &user;
+		nc.ini.mutual = sim_chance(50) ? &mutual : NULL;
+	}
+	nc.ini.isid[5] = (uint8_t)c->conf.number;
+	c->ini = net_ini_new(c->loop, &nc);
+	CHECK(c->ini);
+	if (c->conf.pings) /* without them nothing shall hide a wake-up that was forgotten */
+		loop_timer_set(c->loop, &c->tick, loop_now_ns(c->loop) + TICK_NS);
 }
 
 static void retry(struct timer *t)
 {
-	start_connect(container_of(t, struct client, retry));
+	start(container_of(t, struct client, retry));
 }
 
 /* --- life --- */
@@ -560,7 +472,7 @@ struct client *client_new(const struct client_conf *conf)
 	CHECK(c);
 	c->conf = *conf;
 	c->left = conf->ops;
-	c->fd = -1;
+	snprintf(c->port, sizeof(c->port), "%u", SERVER_PORT);
 	c->loop = loop_new(&loop_sim, 100 + conf->number, &e);
 	CHECK(c->loop);
 	for (unsigned i = 0; i < DEPTH_MAX; i++) {
@@ -578,7 +490,7 @@ void client_free(struct client *c)
 {
 	loop_timer_clear(c->loop, &c->retry);
 	loop_timer_clear(c->loop, &c->tick);
-	iscsi_ini_free(c->ini);
+	CHECK(!c->ini);
 	for (unsigned i = 0; i < DEPTH_MAX; i++)
 		free(c->cmd[i].data);
 	loop_free(c->loop);
@@ -593,7 +505,7 @@ bool client_finished(const struct client *c)
 
 int client_fd(const struct client *c)
 {
-	return c->ini ? c->fd : -1;
+	return c->ini ? net_ini_fd(c->ini, 0) : -1;
 }
 
 void client_check_all(struct client *c)
@@ -607,8 +519,8 @@ void client_check_all(struct client *c)
 
 void client_describe(const struct client *c, char *out, size_t room)
 {
-	int at = snprintf(out, room, "%s: %u to go, %u in flight, %u sessions, fd %d%s%s;", c->name, c->left, c->inflight,
-		c->sessions, c->fd, c->ini && iscsi_ini_ready(c->ini) ? " logged in" : "", c->leaving ? " leaving" : "");
+	int at = snprintf(out, room, "%s: %u to go, %u in flight, %u sessions%s%s;", c->name, c->left, c->inflight,
+		c->sessions, c->ini && iscsi_ini_ready(net_ini_engine(c->ini)) ? " logged in" : "", c->leaving ? " leaving" : "");
 	for (unsigned i = 0; i < DEPTH_MAX && (size_t)at < room; i++)
 		if (c->cmd[i].busy)
 			at += snprintf(out + at, room - (size_t)at, " %02x@%u+%u", c->cmd[i].ini.cdb[0], c->cmd[i].lba,

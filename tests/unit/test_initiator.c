@@ -21,7 +21,7 @@ static struct {
 	size_t len, at;
 	size_t piece;                   /* bytes fed at a time, 0 = all */
 	bool header_digest, data_digest;
-	uint32_t stat_sn, exp_cmd_sn, max_cmd_sn;
+	uint32_t stat_sn, exp_cmd_sn, max_cmd_sn, login_itt;
 } p;
 static uint8_t random_next;
 
@@ -36,12 +36,12 @@ static void drain(void)
 {
 	struct iovec *iov;
 
-	while (iscsi_ini_tx(p.i, &iov) > 0) {
+	while (iscsi_ini_tx(p.i, 0, &iov) > 0) {
 		size_t n = iov[0].iov_len < 1000 ? iov[0].iov_len : 1000;
 		assert_true(p.len + n <= OUT_MAX);
 		memcpy(p.out + p.len, iov[0].iov_base, n);
 		p.len += n;
-		iscsi_ini_tx_done(p.i, n);
+		iscsi_ini_tx_done(p.i, 0, n);
 	}
 }
 
@@ -80,6 +80,8 @@ static const uint8_t *must_send(uint8_t opcode, const uint8_t **data)
 
 	assert_non_null(h);
 	assert_int_equal(h[0] & 0x3f, opcode);
+	if (opcode == ISCSI_LOGIN_REQ)
+		p.login_itt = be32(h + 16);
 	return h;
 }
 
@@ -95,7 +97,7 @@ static void feed(const uint8_t *b, size_t n)
 	size_t step = p.piece ? p.piece : n;
 
 	for (size_t at = 0; at < n; at += step)
-		iscsi_ini_rx(p.i, b + at, n - at < step ? n - at : step);
+		iscsi_ini_rx(p.i, 0, b + at, n - at < step ? n - at : step);
 }
 
 /* Sends a PDU of the target; the header's numbers are put in. spoil: 1 breaks the header digest, 2 that of the data. */
@@ -129,9 +131,15 @@ static void answer(uint8_t h[48], const void *data, uint32_t len)
 	answer_spoilt(h, data, len, 0);
 }
 
+/* Plays the host: what shall be hung up is, at once. */
 static bool event(struct iscsi_ini_event *ev)
 {
-	return iscsi_ini_next(p.i, ev);
+	while (iscsi_ini_next(p.i, ev)) {
+		if (ev->kind != INI_EV_HANGUP)
+			return true;
+		iscsi_ini_lost(p.i, ev->conn, "closed");
+	}
+	return false;
 }
 
 static struct iscsi_ini_event must_tell(enum iscsi_ini_event_kind kind)
@@ -154,6 +162,8 @@ static void must_close(const char *why)
 
 static void begin(const struct iscsi_ini_conf *c)
 {
+	struct iscsi_ini_event ev;
+
 	iscsi_ini_free(p.i);
 	memset(&p, 0, sizeof(p));
 	p.i = iscsi_ini_new(c);
@@ -161,6 +171,9 @@ static void begin(const struct iscsi_ini_conf *c)
 	p.exp_cmd_sn = c->first_cmd_sn;
 	p.max_cmd_sn = c->first_cmd_sn + 31;
 	assert_non_null(p.i);
+	assert_true(iscsi_ini_next(p.i, &ev));
+	assert_int_equal(ev.kind, INI_EV_CONNECT);
+	iscsi_ini_up(p.i, 0);
 }
 
 static struct iscsi_ini_conf conf(void)
@@ -184,7 +197,7 @@ static void answer_login(uint8_t flags, const char *keys, uint32_t len)
 
 	memcpy(h + 8, "\x80\0\0\0\0\x01", 6);
 	put_be16(h + 14, flags & 0x80 && (flags & 3) == 3 ? 5 : 0);
-	put_be32(h + 16, 1);
+	put_be32(h + 16, p.login_itt);
 	answer(h, keys, len);
 	p.stat_sn++;
 }
@@ -329,7 +342,7 @@ static void test_login_refused(void **state)
 	answer_login(0x81, "", 0);
 	must_close("another stage");
 	begin(&c);
-	iscsi_ini_lost(p.i, "cable");
+	iscsi_ini_lost(p.i, 0, "cable");
 	must_close("cable");
 	begin(&c);
 	iscsi_ini_tick(p.i, 1);
@@ -637,7 +650,7 @@ static void test_task_management(void **state)
 	h = must_send(0x02, &data);
 	memcpy(rsp + 16, h + 16, 4);
 	assert_int_equal(iscsi_ini_cmd(p.i, &w), 0);  /* after the reset: not its concern */
-	assert_true(iscsi_ini_tx(p.i, &iov) > 0);
+	assert_true(iscsi_ini_tx(p.i, 0, &iov) > 0);
 	answer(rsp, NULL, 0);
 	p.stat_sn++;
 	must_tell(INI_EV_TMF);
@@ -718,6 +731,9 @@ static void test_others(void **state)
 	assert_ptr_equal(must_tell(INI_EV_CMD).cmd, cmd);
 	assert_int_equal(cmd->error, -EREMOTEIO);
 	assert_int_equal(must_tell(INI_EV_REJECT).code, 9);
+	out = must_send(0x00, &data);                 /* 7.3: its CmdSN must be used by something */
+	assert_int_equal(out[0], 0);
+	assert_int_equal(be32(out + 24), cmd->cmd_sn);
 
 	uint8_t async[48] = { 0x32, 0x80, [36] = 1 };
 	put_be32(async + 16, ISCSI_NO_TAG);
@@ -725,14 +741,14 @@ static void test_others(void **state)
 	p.stat_sn++;
 	assert_int_equal(must_tell(INI_EV_ASYNC).code, 1);
 
-	assert_int_equal(iscsi_ini_logout(p.i, 0), 0);
+	assert_int_equal(iscsi_ini_logout(p.i), 0);
 	out = must_send(0x06, &data);
 	assert_int_equal(out[1], 0x80);
 	uint8_t bye[48] = { 0x26, 0x80 };
 	memcpy(bye + 16, out + 16, 4);
 	answer(bye, NULL, 0);
 	must_tell(INI_EV_LOGOUT);
-	iscsi_ini_lost(p.i, "closed");
+	iscsi_ini_lost(p.i, 0, "closed");
 	must_close("logged out");
 }
 
