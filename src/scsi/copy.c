@@ -68,7 +68,7 @@ static bool unit_allows(const struct scsi_nexus *n, const struct itl *itl, bool 
 {
 	const struct lu_pub *p = &itl->ll->pub;
 
-	if (p->alert & LU_NOT_READY || (writes && p->alert & LU_WRITE_PROTECT))
+	if (p->alert & (LU_NOT_READY | LU_SANITIZE) || (writes && p->alert & LU_WRITE_PROTECT))
 		return false;
 	if (p->alert & LU_RESERVED && p->reserved_by != n->id)
 		return false;

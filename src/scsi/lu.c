@@ -15,6 +15,7 @@ void lu_derive(struct lu *lu)
 		: 0;
 	p->alert = (p->not_ready ? LU_NOT_READY : 0) | (p->reserved_by ? LU_RESERVED : 0) |
 		(p->pr && p->pr->type ? LU_PERSISTENT : 0) | (alua_gated(p->alua) ? LU_PATHS : 0);
+	p->alert |= p->sanitize ? LU_SANITIZE : 0;
 	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
 		p->alert |= LU_WRITE_PROTECT;
 	p->nblk = p->blk ? blk_bytes(p->blk) / p->bs : 0;
@@ -199,6 +200,7 @@ static void lu_free(struct lu *lu)
 	free(lu->conf.revision);
 	pr_free(lu);
 	alua_free(lu);
+	free(lu->sanitize);
 	free(lu->preventers);
 	free(lu->name);
 	free(lu);
@@ -258,38 +260,6 @@ static int lu_add_loops(struct lu *lu)
 	return 0;
 }
 
-int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const struct lu_conf *conf,
-	struct blk *blk, const struct lu_store *store, struct err *e)
-{
-	int r = lu_conf_check(conf, e);
-	if (r)
-		return r;
-	struct lu *lu = lu_alloc(type, name, conf, store);
-	if (!lu)
-		return err_set(e, -ENOMEM, "out of memory");
-	struct lu_fit fit = { conf->bs ? (uint32_t)conf->bs : 512, conf->pbs ? (uint32_t)conf->pbs : 4096, false };
-	r = lu_identify(lu, blk, e);
-	if (!r && blk)
-		r = lu_fit(lu, blk, &fit, e);
-	lu->blk = blk;
-	lu_set(&lu->pub, blk, &fit);
-	if (!r && type->open)
-		r = type->open(lu, e);
-	r = r ? r : pr_load(lu, e);
-	if (!r) {
-		mode_load(lu);
-		alua_load(lu);
-		lu_derive(lu);
-		r = lu_add_loops(lu) ? err_set(e, -ENOMEM, "out of memory") : 0;
-	}
-	if (r) {
-		lu_free(lu);
-		return r;
-	}
-	*ret = lu;
-	return 0;
-}
-
 /* --- changes from the control thread --- */
 
 struct control_job { struct lu_job job; struct blk *blk; struct lu_fit fit; };
@@ -329,6 +299,43 @@ static int control_job(struct lu *lu, struct blk *blk, const struct lu_fit *fit,
 	return 0;
 }
 
+int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const struct lu_conf *conf,
+	struct blk *blk, const struct lu_store *store, struct err *e)
+{
+	int r = lu_conf_check(conf, e);
+	if (r)
+		return r;
+	struct lu *lu = lu_alloc(type, name, conf, store);
+	if (!lu)
+		return err_set(e, -ENOMEM, "out of memory");
+	struct lu_fit fit = { conf->bs ? (uint32_t)conf->bs : 512, conf->pbs ? (uint32_t)conf->pbs : 4096, false };
+	r = lu_identify(lu, blk, e);
+	if (!r && blk)
+		r = lu_fit(lu, blk, &fit, e);
+	lu->blk = blk;
+	lu_set(&lu->pub, blk, &fit);
+	if (!r && type->open)
+		r = type->open(lu, e);
+	r = r ? r : pr_load(lu, e);
+	r = r ? r : sanitize_load(lu, e);
+	if (!r) {
+		mode_load(lu);
+		alua_load(lu);
+		lu_derive(lu);
+		r = lu_add_loops(lu) ? err_set(e, -ENOMEM, "out of memory") : 0;
+	}
+	if (r) {
+		lu_free(lu);
+		return r;
+	}
+	if (blk && lu->sanitize && control_job(lu, NULL, NULL, sanitize_go_on)) {
+		lu_free(lu);
+		return err_set(e, -ENOMEM, "out of memory");
+	}
+	*ret = lu;
+	return 0;
+}
+
 static void run_attach(struct lu_job *j)
 {
 	const struct control_job *cj = container_of(j, struct control_job, job);
@@ -349,6 +356,7 @@ int lu_attach(struct lu *lu, struct blk *blk, struct err *e)
 	r = control_job(lu, blk, &fit, run_attach);
 	if (r)
 		return err_set(e, r, "out of memory");
+	control_job(lu, NULL, NULL, sanitize_go_on);
 	lu->blk = blk;
 	return 0;
 }
@@ -371,7 +379,15 @@ void lu_capacity_changed(struct lu *lu)
 
 static void close_leg(struct round_leg *leg, void *ctx)
 {
-	lu_wait_all(lu_on(ctx, leg->loop), leg);
+	struct lu *lu = ctx;
+	struct scsi_cmd *c, *tmp;
+
+	if (leg->loop == lu->home)
+		sanitize_stop(lu);
+	list_for_each_safe(c, tmp, &lu_on(lu, leg->loop)->cmds, in_lu) /* what they wait for will not end here */
+		if (c->state == SCSI_CMD_PARKED)
+			scsi_abort(c);
+	lu_wait_all(lu_on(lu, leg->loop), leg);
 }
 
 static void closed(void *ctx)

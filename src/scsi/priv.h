@@ -39,7 +39,7 @@ enum {
 
 /* --- shared state of a logical unit, one immutable copy per loop --- */
 enum { LU_NOT_READY = 1u << 0, LU_WRITE_PROTECT = 1u << 1, LU_RESERVED = 1u << 2,
-	LU_PERSISTENT = 1u << 3, LU_PATHS = 1u << 4 /* some target port group is not active */ };
+	LU_PERSISTENT = 1u << 3, LU_PATHS = 1u << 4 /* some target port group is not active */, LU_SANITIZE = 1u << 8 };
 struct lu_pub {
 	uint64_t    nblk;         /* capacity, logical blocks */
 	struct blk *blk;          /* NULL: none attached */
@@ -51,6 +51,8 @@ struct lu_pub {
 	bool        wce, d_sense, swp;
 	bool        ejected;
 	bool        thin;         /* unmap frees space */
+	uint8_t     sanitize;     /* enum sanitize_state, service.h */
+	bool        sanitize_ause; /* the one that failed may be left by EXIT FAILURE MODE */
 	uint32_t    bs, pbs;      /* logical and physical block, bytes; bs changes at most on the first attach */
 	uint8_t     mode[MODE_PAGES_MAX][MODE_PAGE_MAX];  /* current values */
 	uint8_t     saved[MODE_PAGES_MAX][MODE_PAGE_MAX];
@@ -81,6 +83,7 @@ struct lu_loop {
 	struct loop *loop;
 	const struct scsi_optab *ops;
 	uint8_t      shift;          /* log2 of the logical block */
+	uint16_t     progress;       /* of work that the unit does by itself, in 65536ths */
 	struct lu_pub pub;
 	struct list  cmds;           /* scsi_cmd.in_lu, in order of arrival */
 	struct list  frozen;         /* freeze_at.node: ranges that new commands must not enter */
@@ -107,6 +110,7 @@ struct lu {
 	uint32_t        alua_seq;     /* home: number of the last change of access states */
 	struct list     freezes;      /* home: lu_freeze.node, in order of request */
 	uint8_t         next_mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* of the MODE SELECT that runs */
+	struct sanitize *sanitize;    /* home: the one under way, NULL: none */
 	unsigned        control_jobs; /* control: jobs that it has under way */
 	bool            closing;      /* control */
 	void          (*gone)(void *ctx);
@@ -251,7 +255,12 @@ void scsi_data_trim(struct scsi_cmd *c, uint64_t len); /* drops what lies beyond
 void scsi_loop_free_iov(struct scsi_loop *sl);
 
 /* --- sense.c --- */
-struct sense_extra { bool has_info, has_field, in_cdb; uint64_t info; uint16_t byte; int bit; };
+struct sense_extra {
+	bool has_info, has_field, in_cdb, has_progress; /* one of has_field, has_progress */
+	uint64_t info;
+	uint16_t byte, progress; /* progress: 65536ths */
+	int bit;
+};
 unsigned sense_fill(uint8_t *p, bool descriptor, uint32_t sense, const struct sense_extra *x);
 /* Turns c->io.status of a failed request into status and sense; the only errno -> sense table. */
 void sense_from_errno(struct scsi_cmd *c, int err, bool writes, uint64_t fail_off);
@@ -362,8 +371,17 @@ void copy_status(struct scsi_cmd *c);
 void copy_parameters(struct scsi_cmd *c);
 int  copy_vpd(struct scsi_cmd *c, uint8_t *p, size_t n);
 
+/* --- sanitize.c --- */
+/* The gate while a SANITIZE is under way or has failed: refused it? */
+bool sanitize_refuses(struct scsi_cmd *c);
+/* What the unit says of it, 0 = nothing. */
+uint32_t sanitize_sense(const struct lu_loop *ll, struct sense_extra *x);
+int  sanitize_load(struct lu *lu, struct err *e); /* control thread, before the unit is in use */
+void sanitize_go_on(struct lu_job *j);            /* a job: resumes what a restart or a missing medium interrupted */
+void sanitize_stop(struct lu *lu);                /* home: the unit is about to be closed */
+
 /* --- command tables --- */
-extern const struct scsi_op spc_ops[], sbc_ops[];
+extern const struct scsi_op spc_ops[], sbc_ops[], service_ops[];
 extern const struct scsi_page disk_vpd[];
 extern const struct scsi_mode_page disk_mode[];
 void spc_inquiry(struct scsi_cmd *c);

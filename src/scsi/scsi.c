@@ -132,6 +132,8 @@ static bool slow_gates(struct scsi_cmd *c, struct itl *itl)
 	}
 	if ((pub->alert & LU_PATHS) && alua_refuses(c))
 		return true;
+	if ((pub->alert & LU_SANITIZE) && sanitize_refuses(c))
+		return true;
 	if ((flags & SCSI_MEDIUM) && (pub->alert & LU_NOT_READY)) {
 		scsi_reply_sense(c, pub->not_ready);
 		return true;

@@ -55,10 +55,10 @@ struct lu_job {
 };
 
 /* HELD: a frozen range or task ordering keeps it from running; FREEZING: it waits for a freeze of its own; ENDING: its
- * work is done, and it waits for commands that it aborted. */
+ * work is done, and it waits for commands that it aborted; PARKED: work that the unit does by itself will end it. */
 enum scsi_cmd_state {
 	SCSI_CMD_IDLE, SCSI_CMD_WAIT_DATA, SCSI_CMD_HELD, SCSI_CMD_FREEZING, SCSI_CMD_RUNNING, SCSI_CMD_ENDING,
-	SCSI_CMD_DONE,
+	SCSI_CMD_PARKED, SCSI_CMD_DONE,
 };
 
 struct scsi_cmd {

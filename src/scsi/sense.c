@@ -10,6 +10,20 @@ static void field_pointer(uint8_t p[3], const struct sense_extra *x)
 	put_be16(p + 1, x->byte);
 }
 
+/* What stands in the sense key specific bytes: a field, or progress (SPC-4 4.5.2.4.4). */
+static bool key_specific(uint8_t p[3], const struct sense_extra *x)
+{
+	if (x && x->has_field) {
+		field_pointer(p, x);
+	} else if (x && x->has_progress) {
+		p[0] = 0x80;
+		put_be16(p + 1, x->progress);
+	} else {
+		return false;
+	}
+	return true;
+}
+
 static unsigned sense_fixed(uint8_t *p, uint32_t sense, const struct sense_extra *x)
 {
 	memset(p, 0, 18);
@@ -22,8 +36,7 @@ static unsigned sense_fixed(uint8_t *p, uint32_t sense, const struct sense_extra
 		p[0] |= 0x80;
 		put_be32(p + 3, (uint32_t)x->info);
 	}
-	if (x && x->has_field)
-		field_pointer(p + 15, x);
+	key_specific(p + 15, x);
 	return 18;
 }
 
@@ -43,10 +56,9 @@ static unsigned sense_descriptors(uint8_t *p, uint32_t sense, const struct sense
 		put_be64(p + n + 4, x->info);
 		n += 12;
 	}
-	if (x && x->has_field) { /* sense key specific descriptor */
+	if (key_specific(p + n + 4, x)) { /* sense key specific descriptor */
 		p[n] = 0x02;
 		p[n + 1] = 0x06;
-		field_pointer(p + n + 4, x);
 		n += 8;
 	}
 	p[7] = (uint8_t)(n - 8);

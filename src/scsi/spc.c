@@ -103,6 +103,7 @@ void spc_report_luns(struct scsi_cmd *c)
 void spc_request_sense(struct scsi_cmd *c)
 {
 	struct itl *itl = c->ll ? scsi_itl(c) : NULL;
+	struct sense_extra x = { 0 };
 	uint32_t sense = 0;
 	uint8_t p[LIM_SENSE];
 
@@ -112,7 +113,9 @@ void spc_request_sense(struct scsi_cmd *c)
 		sense = SENSE(6, 0, 0) | ua_pop(itl);
 	else if (c->ll->pub.not_ready)
 		sense = c->ll->pub.not_ready;
-	scsi_reply_data(c, p, sense_fill(p, c->cdb[1] & 1, sense, NULL));
+	else
+		sense = sanitize_sense(c->ll, &x);
+	scsi_reply_data(c, p, sense_fill(p, c->cdb[1] & 1, sense, &x));
 }
 
 void spc_test_unit_ready(struct scsi_cmd *c)

@@ -143,6 +143,7 @@ static int vpd_characteristics(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
 	memset(p, 0, 60);
 	put_be16(p, 1); /* not rotating */
+	p[3] = 0x40; /* WABEREQ: reads succeed after BLOCK ERASE; form factor not said */
 	p[4] = 0x03; /* FUAB: SYNCHRONIZE CACHE and FUA reach the medium; VBULS: VERIFY compares unmapped blocks */
 	return 60;
 }

@@ -83,7 +83,7 @@ def parse(out):
 
 
 def run_suite(suite, tests, url, limit):
-    cmd = ["iscsi-test-cu", "--dataloss", f"--test=ALL.{suite}", url]
+    cmd = ["iscsi-test-cu", "--dataloss", "--allow-sanitize", f"--test=ALL.{suite}", url]
     if suite == "MultipathIO":
         cmd.append(url)
     r = h.run(cmd, limit)
@@ -94,7 +94,7 @@ def run_suite(suite, tests, url, limit):
         return {tests[0]: ("FAIL", f"no verdict, status {r.returncode}: {h.tail(r.stdout)}")}, r.stdout
     log = r.stdout
     for t in tests:  # the tool died on the way: one by one
-        r = h.run(["iscsi-test-cu", "--dataloss", f"--test=ALL.{suite}.{t}", *cmd[3:]], limit)
+        r = h.run(["iscsi-test-cu", "--dataloss", "--allow-sanitize", f"--test=ALL.{suite}.{t}", *cmd[4:]], limit)
         log += r.stdout
         found[t] = parse(r.stdout).get(t) or ("FAIL", f"no verdict, status {r.returncode}: {h.tail(r.stdout)}")
     return found, log

@@ -21,7 +21,7 @@ struct bed {
 	struct loop *control;
 	struct scsi_target *target;
 	struct lu_store store;
-	uint8_t saved[16][4096];
+	uint8_t saved[16][8192];
 	char saved_name[16][16];
 	int saved_len[16], nsaved;
 	int save_fails; /* errno for the saves to come, negative */
@@ -134,6 +134,7 @@ static inline struct blk *bed_ram(uint64_t size)
 struct valve {
 	struct blk *blk;
 	bool hold;
+	bool drop;           /* writes and discards end well and do nothing */
 	int fail;            /* errno for the next requests, negative */
 	unsigned op_seen[8]; /* by enum blk_op */
 	uint32_t flags;      /* of the last write */
@@ -152,6 +153,8 @@ static inline void valve_submit(struct blk *b, struct blk_io *io)
 	if (valve.fail) {
 		io->fail_off = io->req.off;
 		blk_done(io, valve.fail);
+	} else if (valve.drop && (io->req.op == BLK_WRITE || io->req.op == BLK_DISCARD)) {
+		blk_done(io, 0);
 	} else if (io->req.op == BLK_MAP && valve.map) {
 		memcpy(io->req.map, valve.map, (size_t)valve.nmap * sizeof(*valve.map));
 		io->req.nmap = valve.nmap;
