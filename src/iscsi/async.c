@@ -36,15 +36,16 @@ void iscsi_conn_ask_text(struct iscsi_conn *c, uint16_t seconds)
 		put_be16(k->bhs + ASYNC_P3, seconds);
 }
 
-static void drop(struct iscsi_conn *c, enum async_event event, uint16_t cid, const uint16_t time[2])
+static struct iscsi_ctl *drop(struct iscsi_conn *c, enum async_event event, uint16_t cid, const uint16_t time[2])
 {
 	struct iscsi_ctl *k = async(c, event);
 
 	if (!k)
-		return;
+		return NULL;
 	put_be16(k->bhs + ASYNC_P1, cid);
 	put_be16(k->bhs + ASYNC_P2, time[0]);
 	put_be16(k->bhs + ASYNC_P3, time[1]);
+	return k;
 }
 
 void iscsi_conn_tell_drop(struct iscsi_conn *c, uint16_t cid, uint16_t time2wait, uint16_t time2retain)
@@ -55,6 +56,24 @@ void iscsi_conn_tell_drop(struct iscsi_conn *c, uint16_t cid, uint16_t time2wait
 void iscsi_conn_tell_session_drop(struct iscsi_conn *c, uint16_t time2wait, uint16_t time2retain)
 {
 	drop(c, ASYNC_SESSION_DROP, 0, (uint16_t[]){ time2wait, time2retain });
+}
+
+void iscsi_conn_quiesce(struct iscsi_conn *c)
+{
+	c->no_commands = true;
+}
+
+void iscsi_conn_drop(struct iscsi_conn *c, uint16_t time2wait, uint16_t time2retain, const char *why)
+{
+	struct iscsi_ctl *k = drop(c, ASYNC_CONN_DROP, c->cid, (uint16_t[]){ time2wait, time2retain });
+
+	if (!k) {
+		conn_close(c, why);
+		return;
+	}
+	k->after = AFTER_CLOSE;
+	c->why = why;
+	c->deaf = true;
 }
 
 void iscsi_conn_scsi_event(struct iscsi_conn *c, const uint8_t lun[8], const void *sense, uint16_t len)

@@ -110,6 +110,7 @@ void iscsi_conn_free(struct iscsi_conn *c)
 	rx_fini(c);
 	iscsi_text_free(&c->text);
 	iscsi_text_free(&c->text_out);
+	free(c->neg);
 	iscsi_login_free(c->login);
 	c->pool->conns_live--;
 	free(c);
@@ -202,6 +203,7 @@ static void login_finish(struct iscsi_conn *c)
 {
 	params_of(c, iscsi_login_params(c->login));
 	c->stat_sn = iscsi_login_stat_sn(c->login);
+	c->no_commands = c->params.discovery;
 	login_send(c, AFTER_FULL_FEATURE);
 }
 
@@ -323,7 +325,7 @@ bool iscsi_conn_idle(const struct iscsi_conn *c)
 	struct iscsi_task *t;
 
 	list_for_each(t, &c->tasks, node)
-		if (t->state == TASK_EXEC || t->state == TASK_RESPOND)
+		if (t->state == TASK_EXEC || t->state == TASK_RESPOND || (t->state == TASK_DATA && !c->deaf))
 			return false;
 	return !c->ntmf && list_empty(&c->ctlq) && list_empty(&c->dataq) && (!c->txb || !c->txb->left);
 }

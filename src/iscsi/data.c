@@ -276,8 +276,6 @@ static const char *check_cmd(const struct iscsi_conn *c)
 	const uint8_t *h = c->bhs;
 	bool write = h[BHS_FLAGS] & CMD_WRITE;
 
-	if (p->discovery)
-		return "SCSI command in a discovery session";
 	if (c->rx_len && !write)
 		return "immediate data without the write flag";
 	if (c->rx_len && !p->immediate_data)
@@ -316,12 +314,24 @@ static void refuse_again(struct iscsi_conn *c, const struct iscsi_task *t)
 		tx_reject(c, REJECT_IN_PROGRESS, c->bhs);
 }
 
+static void refuse_command(struct iscsi_conn *c)
+{
+	if (c->params.discovery)
+		conn_violation(c, "SCSI command in a discovery session");
+	else
+		tx_reject(c, REJECT_LOGOUT, c->bhs); /* 11.9.1 */
+}
+
 void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 {
 	struct iscsi_session *s = c->session;
 	const uint8_t *h = c->bhs;
-	const char *why = check_cmd(c);
 
+	if (c->no_commands) {
+		refuse_command(c);
+		return;
+	}
+	const char *why = check_cmd(c);
 	if (why) {
 		conn_violation(c, why);
 		return;

@@ -16,6 +16,8 @@
 #include "base/page.h"
 #include "iscsi/conn.h"
 
+struct iscsi_negotiation;
+
 enum {
 	RA_SMALL = 1152,          /* fits one header with the longest AHS (LIM_AHS) and both digests */
 	RA_BIG = 256 << 10,       /* bytes: 62 write commands of 4 KiB in one receive */
@@ -173,9 +175,13 @@ struct iscsi_conn {
 	uint32_t              text_sent;
 	bool                  text_wait;  /* the host was asked for targets */
 	bool                  text_final; /* F of its last request */
+	uint8_t               text_lun[8];
+	struct iscsi_negotiation *neg;    /* what the exchange has agreed so far, or NULL */
+	uint32_t              declare;    /* our MaxRecvDataSegmentLength, to be told in the next exchange; 0 = told */
 	bool                  deaf;       /* nothing more is read: about to close */
 	bool                  login_wait; /* the host has not answered yet */
 	bool                  logged_out; /* its end is no surprise to the initiator */
+	bool                  no_commands; /* a discovery session, or it shall log out: SCSI commands are rejected */
 
 	/* events */
 	enum iscsi_event_kind ev[16];
@@ -260,6 +266,8 @@ struct req {
 	uint8_t           *data; /* a handler that keeps it sets this to NULL */
 	uint32_t           len;
 };
+
+void request_reject(struct req *r, uint8_t reason); /* its CmdSN counts as not received */
 
 /* request_tmf.c */
 void tmf_request(struct req *r);

@@ -49,6 +49,20 @@ int iscsi_keys_offer(struct iscsi_keys *k, struct iscsi_text *out);
 /* Integrity rules over all keys (6.2) and what our side insists on; at the end of the login phase. 0 or -EPROTO. */
 int iscsi_keys_finish(struct iscsi_keys *k);
 
+/* A negotiation in full feature phase: one exchange of texts. What was agreed is in `now`, and takes effect when the exchange
+ * is over (6.4). */
+struct iscsi_negotiation {
+	struct iscsi_keys   keys;
+	struct iscsi_offer  offer;
+	struct iscsi_params now;
+};
+void iscsi_text_begin(struct iscsi_negotiation *n, const struct iscsi_params *p, const struct iscsi_offer *o);
+/* One whole text of it: takes keys that may change there (13: MaxRecvDataSegmentLength ...), answers the rest
+ * NotUnderstood/Reject/Irrelevant into out. SendTargets is left to the caller through *ret_send_targets (NULL when
+ * absent). 0 or -EPROTO (then Reject, and nothing of the exchange takes effect). */
+int iscsi_text_negotiate(struct iscsi_negotiation *n, struct iscsi_text *in, struct iscsi_text *out,
+	const char **ret_send_targets);
+
 /* 6.1 numerical-value: decimal or 0x hex. 0 or -EINVAL. */
 int iscsi_number(const char *s, uint64_t *ret);
 /* True when item is in the comma-separated list. */

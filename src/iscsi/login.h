@@ -83,12 +83,6 @@ int  iscsi_text_next(struct iscsi_text *t, uint32_t *pos, char **key, char **val
 /* Appends "key=value\0". */
 int  iscsi_text_put(struct iscsi_text *t, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Text request in full feature phase: negotiates keys that may change there (13: MaxRecvDataSegmentLength ...),
- * answers the rest NotUnderstood/Reject/Irrelevant into out. SendTargets is left to the caller through
- * *ret_send_targets (NULL when absent). 0 or -EPROTO (then Reject). */
-int iscsi_text_negotiate(struct iscsi_params *p, const struct iscsi_offer *o, struct iscsi_text *in,
-	struct iscsi_text *out, const char **ret_send_targets);
-
 /* Names, RFC 7143 4.2.7: checks and normalizes (case fold) in place. 0 or -EINVAL with the reason in *why. */
 int iscsi_name_check(char *name, const char **why);
 

@@ -41,18 +41,21 @@ static bool misspelt_send_targets(struct iscsi_text *in)
 	return found;
 }
 
-/* 6.4: all of it takes effect, or nothing. */
-int iscsi_text_negotiate(struct iscsi_params *p, const struct iscsi_offer *o, struct iscsi_text *in,
-	struct iscsi_text *out, const char **ret_send_targets)
+void iscsi_text_begin(struct iscsi_negotiation *n, const struct iscsi_params *p, const struct iscsi_offer *o)
 {
-	struct iscsi_params now = *p;
-	struct iscsi_keys k;
+	n->offer = *o;
+	n->now = *p;
+	iscsi_keys_init(&n->keys, ISCSI_AS_TARGET, &n->offer, &n->now);
+	n->keys.stage = ISCSI_IN_FULL_FEATURE;
+}
 
-	iscsi_keys_init(&k, ISCSI_AS_TARGET, o, &now);
-	k.stage = ISCSI_IN_FULL_FEATURE;
-	if (misspelt_send_targets(in) || iscsi_keys_rx(&k, in, out) < 0 || !send_targets_ok(k.kept[KEPT_SEND_TARGETS]))
+int iscsi_text_negotiate(struct iscsi_negotiation *n, struct iscsi_text *in, struct iscsi_text *out,
+	const char **ret_send_targets)
+{
+	struct iscsi_keys *k = &n->keys;
+
+	if (misspelt_send_targets(in) || iscsi_keys_rx(k, in, out) < 0 || !send_targets_ok(k->kept[KEPT_SEND_TARGETS]))
 		return -EPROTO;
-	*p = now;
-	*ret_send_targets = k.kept[KEPT_SEND_TARGETS];
+	*ret_send_targets = k->kept[KEPT_SEND_TARGETS];
 	return 0;
 }

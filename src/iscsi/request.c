@@ -8,14 +8,38 @@
 #include "base/check.h"
 #include "iscsi/impl.h"
 
+/* 7.3: a command that is rejected counts as not received: the initiator fills the gap. */
+void request_reject(struct req *r, uint8_t reason)
+{
+	struct iscsi_session *s = r->c->session;
+	uint32_t sn = be32(r->h + BHS_CMD_SN);
+
+	if (!(r->h[BHS_OPCODE] & OP_IMMEDIATE) && s->exp_cmd_sn == sn + 1)
+		s->exp_cmd_sn = sn;
+	tx_reject(r->c, reason, r->h);
+}
+
 /* --- NOP-Out, 11.18 --- */
+
+/* The answer to our ping, and hearing it was all; or nothing but an ExpStatSN. */
+static void nop_answer(struct req *r)
+{
+	uint32_t ttt = be32(r->h + BHS_TTT);
+
+	if (!(r->h[BHS_OPCODE] & OP_IMMEDIATE))
+		request_reject(r, REJECT_PROTOCOL); /* 11.18.1 */
+	else if (ttt != ISCSI_NO_TAG && !sn_le(ttt, r->c->ping_ttt))
+		request_reject(r, REJECT_INVALID_PDU); /* never given */
+}
 
 static void nop_out(struct req *r)
 {
 	struct iscsi_conn *c = r->c;
 
-	if (be32(r->h + BHS_ITT) == ISCSI_NO_TAG)
-		return; /* the answer to our ping, and hearing it was all */
+	if (be32(r->h + BHS_ITT) == ISCSI_NO_TAG) {
+		nop_answer(r);
+		return;
+	}
 	struct iscsi_ctl *k = tx_ctl(c, ISCSI_NOP_IN, CTL_STAT_SN);
 	if (!k)
 		return;
@@ -64,7 +88,7 @@ static void logout_request(struct req *r)
 	struct iscsi_ctl *k;
 
 	if (reason > FOR_RECOVERY || (reason == FOR_RECOVERY && c->session->params.discovery)) {
-		tx_reject(c, REJECT_PROTOCOL, r->h);
+		request_reject(r, REJECT_INVALID_PDU);
 		return;
 	}
 	k = tx_ctl_last(c, ISCSI_LOGOUT_RSP, CTL_STAT_SN);
@@ -167,6 +191,12 @@ static void run(struct iscsi_conn *c, const uint8_t *h, uint8_t **data, uint32_t
 	*data = r.data;
 }
 
+/* Commands that were rejected ("waiting for logout") leave a gap before the logout, which comes all the same. */
+static bool late_logout(const struct iscsi_conn *c, uint8_t op)
+{
+	return op == ISCSI_LOGOUT_REQ && c->no_commands && !c->params.discovery;
+}
+
 void request_end(struct iscsi_conn *c, bool digest_ok)
 {
 	uint8_t op = c->bhs[BHS_OPCODE] & OP_MASK;
@@ -190,12 +220,12 @@ void request_end(struct iscsi_conn *c, bool digest_ok)
 		tx_reject(c, REJECT_DATA_DIGEST, c->bhs);
 		return;
 	}
-	if (!row->run) {
-		tx_reject(c, REJECT_NOT_SUPPORTED, c->bhs);
+	if (!row->run || (c->rx_len && !row->data_max)) {
+		tx_reject(c, row->run ? REJECT_INVALID_PDU : REJECT_NOT_SUPPORTED, c->bhs);
 		return;
 	}
 	if (row->ordered) {
-		bool imm = c->bhs[BHS_OPCODE] & OP_IMMEDIATE;
+		bool imm = c->bhs[BHS_OPCODE] & OP_IMMEDIATE || late_logout(c, op);
 		enum sn_verdict v = session_sn(c->session, imm, be32(c->bhs + BHS_CMD_SN));
 		if (v == SN_DROP)
 			return;

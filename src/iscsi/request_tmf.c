@@ -361,6 +361,8 @@ void tmf_request(struct req *r)
 	struct tmf *t = tmf_new(c, row, r->h);
 	if (t)
 		tmf_start(t);
+	else if (r->h[BHS_OPCODE] & OP_IMMEDIATE)
+		request_reject(r, REJECT_IMMEDIATE);
 	else
 		tmf_answer(c, itt, TMF_RSP_REJECTED);
 }

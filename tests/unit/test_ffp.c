@@ -350,6 +350,200 @@ static void test_async_messages(void **state)
 	duplex_close(&d);
 }
 
+/* A text request; flags 0: the exchange goes on. */
+static void send_text(struct duplex *x, uint8_t flags, uint32_t itt, uint32_t ttt, const char *text, uint32_t len)
+{
+	uint8_t h[48] = { ISCSI_TEXT_REQ, flags };
+
+	put_be32(h + BHS_ITT, itt);
+	put_be32(h + BHS_TTT, ttt);
+	put_be32(h + BHS_CMD_SN, x->cmd_sn++);
+	duplex_send(x, h, text, len);
+}
+#define TEXT(x, flags, itt, ttt, text) send_text(x, flags, itt, ttt, text, sizeof(text) - 1)
+
+static const uint8_t *want(struct duplex *x, uint8_t op)
+{
+	const uint8_t *h = duplex_next(x, NULL, NULL);
+
+	assert_non_null(h);
+	assert_int_equal(h[0], op);
+	return h;
+}
+
+/* The text is rejected for that reason, and its CmdSN counts as not received (7.3). */
+static void want_reject(struct duplex *x, uint8_t reason)
+{
+	assert_int_equal(want(x, ISCSI_REJECT)[REJECT_REASON], reason);
+	x->cmd_sn--;
+	assert_int_equal(x->session->exp_cmd_sn, x->cmd_sn);
+}
+
+/* Proves that what an exchange of texts agrees on holds when the exchange is over and not before, that a key is taken once
+ * in an exchange, and that the reserved transfer tag or a Reject forgets what was begun (6.4, 11.10.4). */
+static void test_text_exchange(void **state)
+{
+	const uint32_t *now;
+
+	OPEN(&d, "");
+	now = &d.conn->params.max_xmit_segment;
+	TEXT(&d, 0, 9, ISCSI_NO_TAG, "MaxRecvDataSegmentLength=4096\0");
+	uint32_t ttt = be32(want(&d, ISCSI_TEXT_RSP) + BHS_TTT);
+	assert_int_not_equal(ttt, ISCSI_NO_TAG);
+	assert_int_equal(*now, 8192);
+	TEXT(&d, FLAG_FINAL, 9, ttt, "");
+	assert_int_equal(want(&d, ISCSI_TEXT_RSP)[1], FLAG_FINAL);
+	assert_int_equal(*now, 4096);
+
+	TEXT(&d, 0, 10, ISCSI_NO_TAG, "MaxRecvDataSegmentLength=2048\0");
+	ttt = be32(want(&d, ISCSI_TEXT_RSP) + BHS_TTT);
+	TEXT(&d, FLAG_FINAL, 10, ttt, "MaxRecvDataSegmentLength=1024\0");
+	want_reject(&d, REJECT_PROTOCOL);
+	TEXT(&d, FLAG_FINAL, 10, ttt, "");
+	want_reject(&d, REJECT_INVALID_PDU); /* nothing is under way any more */
+	assert_int_equal(*now, 4096);
+
+	TEXT(&d, 0, 11, ISCSI_NO_TAG, "MaxRecvDataSegmentLength=2048\0");
+	want(&d, ISCSI_TEXT_RSP);
+	TEXT(&d, FLAG_FINAL, 11, ISCSI_NO_TAG, "InitiatorAlias=me\0");
+	want(&d, ISCSI_TEXT_RSP);
+	assert_int_equal(*now, 4096);
+	assert_string_equal(d.conn->params.initiator_alias, "me");
+	duplex_close(&d);
+}
+
+/* Proves that our own limit is told in the next exchange, which event 4 asks for, and that PDUs of the old size are still taken
+ * (11.9.1, 13.12). */
+static void test_declare(void **state)
+{
+	const uint8_t *p;
+	uint32_t n;
+
+	OPEN(&d, "");
+	iscsi_conn_declare(d.conn, 65536, 3);
+	duplex_run(&d);
+	assert_int_equal(want(&d, ISCSI_ASYNC)[ASYNC_EVENT], 4);
+	TEXT(&d, FLAG_FINAL, 9, ISCSI_NO_TAG, "");
+	const uint8_t *h = duplex_next(&d, &p, &n);
+	assert_int_equal(h[1], FLAG_FINAL);
+	assert_int_equal(n, sizeof("MaxRecvDataSegmentLength=65536"));
+	assert_memory_equal(p, "MaxRecvDataSegmentLength=65536", n);
+	assert_int_equal(d.conn->params.max_recv_segment, LIM_RECV_SEGMENT);
+	TEXT(&d, FLAG_FINAL, 10, ISCSI_NO_TAG, "");
+	duplex_next(&d, &p, &n);
+	assert_int_equal(n, 0); /* once */
+	duplex_close(&d);
+}
+
+/* Proves the reason of each Reject of a request that is no SCSI data (11.17.1), and that its CmdSN is not used up (7.3). */
+static void test_reject_reasons(void **state)
+{
+	static const struct { uint8_t opcode, flags; uint32_t itt, ttt; const char *data; uint32_t len; uint8_t reason; } rows[] = {
+		{ ISCSI_TEXT_REQ, FLAG_FINAL | FLAG_CONTINUE, 9, ISCSI_NO_TAG, NULL, 0, REJECT_PROTOCOL },
+		{ ISCSI_TEXT_REQ, FLAG_FINAL, 9, 0x1234, NULL, 0, REJECT_INVALID_PDU },
+		{ ISCSI_TEXT_REQ, FLAG_FINAL, 9, ISCSI_NO_TAG, "HeaderDigest=None", 18, REJECT_PROTOCOL },
+		{ ISCSI_TEXT_REQ, FLAG_FINAL, 9, ISCSI_NO_TAG, "MaxRecvDataSegmentLength=1", 27, REJECT_PROTOCOL },
+		{ ISCSI_NOP_OUT, FLAG_FINAL, ISCSI_NO_TAG, ISCSI_NO_TAG, NULL, 0, REJECT_PROTOCOL },
+		{ ISCSI_NOP_OUT | OP_IMMEDIATE, FLAG_FINAL, ISCSI_NO_TAG, 0x12345, NULL, 0, REJECT_INVALID_PDU },
+		{ ISCSI_TMF_REQ, FLAG_FINAL | TMF_ABORT_TASK_SET, 9, ISCSI_NO_TAG, "data", 4, REJECT_INVALID_PDU },
+		{ ISCSI_LOGOUT_REQ, FLAG_FINAL | 3, 9, 0, NULL, 0, REJECT_INVALID_PDU },
+		{ ISCSI_SNACK, FLAG_FINAL, 9, 0, NULL, 0, REJECT_SNACK },
+		{ 0x1c, FLAG_FINAL, 9, 0, NULL, 0, REJECT_NOT_SUPPORTED },
+		{ ISCSI_LOGIN_REQ | OP_IMMEDIATE, FLAG_FINAL, 9, 0, NULL, 0, REJECT_PROTOCOL },
+	};
+	const uint8_t *h, *p;
+	uint32_t n;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint8_t bhs[48] = { rows[i].opcode, rows[i].flags };
+		OPEN(&d, "");
+		put_be32(bhs + BHS_ITT, rows[i].itt);
+		put_be32(bhs + BHS_TTT, rows[i].ttt);
+		put_be32(bhs + BHS_CMD_SN, d.cmd_sn);
+		duplex_send(&d, bhs, rows[i].data, rows[i].len);
+		put_be24(bhs + BHS_DATA_LEN, rows[i].len);
+		h = duplex_next(&d, &p, &n);
+		assert_non_null(h);
+		if (h[0] != ISCSI_REJECT || h[REJECT_REASON] != rows[i].reason)
+			fail_msg("row %zu: opcode %02x reason %02x", i, h[0], h[REJECT_REASON]);
+		assert_int_equal(n, 48);
+		assert_memory_equal(p, bhs, 48);
+		assert_int_equal(d.session->exp_cmd_sn, d.cmd_sn);
+		duplex_close(&d);
+	}
+}
+
+/* Proves the Rejects that say "later" or "no room": a second text (0x07), a text that never ends (0x0a), immediate requests
+ * beyond the bound (0x06). */
+static void test_reject_resources(void **state)
+{
+	static char half[32768];
+	uint8_t bhs[48];
+	uint32_t itt, rejects = 0;
+
+	memset(half, 'x', sizeof(half));
+	OPEN(&d, SOLICITED);
+	d.conn->text_wait = true; /* the host has not answered */
+	TEXT(&d, FLAG_FINAL, 9, ISCSI_NO_TAG, "");
+	want_reject(&d, REJECT_IN_PROGRESS);
+	d.conn->text_wait = false;
+	uint32_t ttt = ISCSI_NO_TAG;
+	for (int i = 0; i < 2; i++) {
+		send_text(&d, FLAG_CONTINUE, 9, ttt, half, sizeof(half));
+		ttt = be32(want(&d, ISCSI_TEXT_RSP) + BHS_TTT);
+	}
+	send_text(&d, FLAG_CONTINUE, 9, ttt, half, sizeof(half));
+	want_reject(&d, REJECT_LONG_OP);
+	write_waits(&d, &itt);
+	for (uint32_t i = 0; i < TMF_MAX + 3; i++) { /* all but three wait for the data of that write */
+		tmf_bhs(&d, bhs, TMF_ABORT_TASK_SET, ISCSI_NO_TAG, 0);
+		put_be32(bhs + BHS_ITT, 0x1000 + i);
+		duplex_send(&d, bhs, NULL, 0);
+	}
+	for (const uint8_t *h; (h = duplex_next(&d, NULL, NULL)); rejects++) {
+		assert_int_equal(h[0], ISCSI_REJECT);
+		assert_int_equal(h[REJECT_REASON], REJECT_IMMEDIATE);
+	}
+	assert_int_equal(rejects, 3);
+	duplex_close(&d);
+}
+
+/* Proves that a connection that shall log out ends what was begun, with its data, rejects new commands (0x0c), and takes the
+ * logout across the gap that these leave; and that one that does not log out hears of its end (11.9.1). */
+static void test_waiting_for_logout(void **state)
+{
+	uint8_t bhs[48], tur[16] = { 0 }, out[48] = { ISCSI_LOGOUT_REQ, FLAG_FINAL };
+	uint32_t itt;
+
+	OPEN(&d, SOLICITED);
+	uint32_t ttt = write_waits(&d, &itt);
+	iscsi_conn_ask_logout(d.conn, 1);
+	iscsi_conn_quiesce(d.conn);
+	duplex_run(&d);
+	assert_int_equal(want(&d, ISCSI_ASYNC)[ASYNC_EVENT], 1);
+	assert_false(iscsi_conn_idle(d.conn));
+	duplex_cmd(&d, bhs, FLAG_FINAL, 0, tur);
+	duplex_send(&d, bhs, NULL, 0);
+	assert_int_equal(want(&d, ISCSI_REJECT)[REJECT_REASON], REJECT_LOGOUT);
+	serve(&d, itt, ttt);
+	assert_int_equal(want(&d, ISCSI_SCSI_RSP)[RSP_STATUS], 0);
+	assert_true(iscsi_conn_idle(d.conn));
+	put_be32(out + BHS_ITT, 77);
+	put_be32(out + BHS_CMD_SN, d.cmd_sn);
+	duplex_send(&d, out, NULL, 0);
+	assert_int_equal(want(&d, ISCSI_LOGOUT_RSP)[LOGOUT_RESPONSE], 0);
+	assert_true(d.logged_out);
+	duplex_close(&d);
+
+	OPEN(&d, "");
+	iscsi_conn_drop(d.conn, 2, 0, "because");
+	duplex_run(&d);
+	assert_int_equal(want(&d, ISCSI_ASYNC)[ASYNC_EVENT], 2);
+	assert_true(d.closed);
+	assert_string_equal(d.why, "because");
+	duplex_close(&d);
+}
+
 static int setup(void **state)
 {
 	duplex_init(&d);
@@ -372,6 +566,8 @@ int main(void)
 		cmocka_unit_test(test_protocol_level), cmocka_unit_test(test_waits_for_data),
 		cmocka_unit_test(test_waits_in_vain), cmocka_unit_test(test_fast_abort), cmocka_unit_test(test_third_party),
 		cmocka_unit_test(test_waits_for_commands), cmocka_unit_test(test_async_messages),
+		cmocka_unit_test(test_text_exchange), cmocka_unit_test(test_declare), cmocka_unit_test(test_reject_reasons),
+		cmocka_unit_test(test_reject_resources), cmocka_unit_test(test_waiting_for_logout),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -332,20 +332,24 @@ static void test_text_request(void **state)
 	struct iscsi_params p;
 	struct iscsi_offer o;
 	struct iscsi_text in = { 0 }, out = { 0 };
+	struct iscsi_negotiation n;
 	const char *send_targets = NULL;
 
 	iscsi_offer_defaults(&o);
 	iscsi_params_defaults(&p);
 	iscsi_text_put(&in, "MaxRecvDataSegmentLength", "4096");
 	iscsi_text_put(&in, "HeaderDigest", "CRC32C");
-	assert_int_equal(iscsi_text_negotiate(&p, &o, &in, &out, &send_targets), -EPROTO);
+	iscsi_text_begin(&n, &p, &o);
+	assert_int_equal(iscsi_text_negotiate(&n, &in, &out, &send_targets), -EPROTO);
 	assert_int_equal(p.max_xmit_segment, 8192);
 
 	in.len = out.len = 0;
 	iscsi_text_put(&in, "MaxRecvDataSegmentLength", "4096");
 	iscsi_text_put(&in, "SendTargets", "All");
-	assert_int_equal(iscsi_text_negotiate(&p, &o, &in, &out, &send_targets), 0);
-	assert_int_equal(p.max_xmit_segment, 4096);
+	iscsi_text_begin(&n, &p, &o);
+	assert_int_equal(iscsi_text_negotiate(&n, &in, &out, &send_targets), 0);
+	assert_int_equal(n.now.max_xmit_segment, 4096);
+	assert_int_equal(p.max_xmit_segment, 8192); /* until the exchange is over */
 	assert_string_equal(send_targets, "All");
 	assert_int_equal(out.len, 0);
 	iscsi_text_free(&in);
@@ -366,11 +370,13 @@ static void test_send_targets(void **state)
 		struct iscsi_params p;
 		struct iscsi_offer o;
 		struct iscsi_text in = { 0 }, out = { 0 };
+		struct iscsi_negotiation n;
 		const char *asked = NULL;
 		iscsi_offer_defaults(&o);
 		iscsi_params_defaults(&p);
 		iscsi_text_put(&in, rows[i].key, "%s", rows[i].value);
-		assert_int_equal(iscsi_text_negotiate(&p, &o, &in, &out, &asked), rows[i].asked ? 0 : -EPROTO);
+		iscsi_text_begin(&n, &p, &o);
+		assert_int_equal(iscsi_text_negotiate(&n, &in, &out, &asked), rows[i].asked ? 0 : -EPROTO);
 		if (rows[i].asked)
 			assert_string_equal(asked, rows[i].asked);
 		iscsi_text_free(&in);

@@ -280,4 +280,7 @@ def logout(a, reason, cid=0, immediate=True):
 def text(a, data, flags=F, ttt=NOTAG, itt=None, immediate=False):
     h = a.bhs(TEXT, flags, w20=ttt, itt=itt, immediate=immediate)
     a.raw(h, data)
-    return be32(h, 16), a.next()
+    p = a.next()
+    if p.op == REJECT and not immediate:
+        a.cmdsn -= 1  # 7.3: it counts as not received
+    return be32(h, 16), p
