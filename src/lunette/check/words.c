@@ -269,6 +269,12 @@ void same(struct check *k, const void *a, const void *b, uint32_t n, const char 
 
 /* --- the other requests */
 
+/* Tells the target what arrived, without asking for an answer: some responses wait for that (4.2.3.3). */
+static void acknowledge(struct conn *c)
+{
+	send_req(c, with_itt(req_nop(NULL, 0), ISCSI_NO_TAG));
+}
+
 uint8_t tmf(struct conn *c, struct req r, uint32_t *ret_itt)
 {
 	uint32_t itt = put(c, &r);
@@ -277,8 +283,11 @@ uint8_t tmf(struct conn *c, struct req r, uint32_t *ret_itt)
 		*ret_itt = itt;
 	for (;;) {
 		struct pdu *p = next(c);
-		if (p->op == ISCSI_R2T || p->op == ISCSI_ASYNC)
+		if (p->op == ISCSI_R2T || p->op == ISCSI_ASYNC || p->op == ISCSI_DATA_IN || p->op == ISCSI_SCSI_RSP) {
+			if (p->op != ISCSI_R2T)
+				acknowledge(c);
 			continue;
+		}
 		must(c->k, p->op == ISCSI_TMF_RSP && be32(p->h + BHS_ITT) == itt,
 			"a task management request is answered with %s",
 			pdu_words(c, p));
