@@ -40,7 +40,7 @@ def volumes(schema):
     for k in kinds:
         kind = k["properties"]["type"]["const"]
         out += f"Options of *type: {esc(kind)}*:\n\n" + options(k, common)
-    out += "## volumes/NAME/filters\n\nLayers for tests: each request passes through them before it reaches the driver.\n\n"
+    out += "## volumes/NAME/filters\n\nLayers that each request passes before it reaches the driver: *integrity* keeps checksums, the others are for tests.\n\n"
     for k in kinds[0]["properties"]["filters"]["items"]["oneOf"]:
         out += f"Options of *type: {esc(k['properties']['type']['const'])}*:\n\n" + options(k, ("type",))
     return out

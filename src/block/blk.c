@@ -30,6 +30,7 @@ static void blk_inherit(struct blk *b, struct blk *child)
 	b->discard_bytes = child->discard_bytes;
 	b->discard_max = child->discard_max;
 	b->forks_max = child->forks_max;
+	b->untorn_bytes = child->untorn_bytes;
 	memcpy(b->name, child->name, sizeof(b->name));
 }
 

@@ -33,6 +33,9 @@ enum {                          /* blk_req.flags */
 	BLK_DPO = 1u << 4,      /* READ, WRITE: not worth caching */
 	BLK_SEND = 1u << 5,     /* READ with BLK_LEND: the data only goes to a socket, this process does not look at it:
 	                         * memory that others change or cut short will do (page_put() passes over it) */
+	BLK_TUPLES = 1u << 6,   /* READ, WRITE: req.tuples has eight bytes for each block_bytes; needs BLK_CAN_TUPLES */
+	BLK_ATOMIC = 1u << 7,   /* WRITE of at most untorn_bytes: after a crash all of it or nothing */
+	BLK_MARK_BAD = 1u << 8, /* ZERO: the range reads as -ENOTRECOVERABLE until it is written; needs BLK_CAN_TUPLES */
 };
 enum {                          /* blk.caps */
 	BLK_READ_ONLY = 1u << 0,
@@ -42,6 +45,7 @@ enum {                          /* blk.caps */
 	BLK_VOLATILE = 1u << 4, /* contents end with the process (ram, null): a new disk after a restart */
 	BLK_WRITE_CACHE = 1u << 5, /* a done write may be lost by a power cut until FLUSH */
 	BLK_CAN_COPY = 1u << 6, /* COPY to and from this stack may be tried: each of its layers knows it */
+	BLK_CAN_TUPLES = 1u << 7, /* keeps eight bytes with each block, all FFh for one that was never written with any */
 };
 enum { BLK_DEPTH_MAX = 12, BLK_CHILD_MAX = 4 };
 
@@ -74,6 +78,7 @@ struct blk_req {
 	union {
 		struct blk_extent *map;
 		uint64_t           from_off; /* COPY */
+		uint8_t *tuples;          /* BLK_TUPLES: READ fills them, WRITE brings them */
 	};
 };
 
@@ -113,6 +118,7 @@ struct blk {
 	uint32_t      caps;
 	uint32_t      discard_bytes;        /* granularity, 0 = unknown */
 	uint64_t      discard_max;          /* bytes of one DISCARD, 0 = no bound */
+	uint32_t      untorn_bytes;         /* longest BLK_ATOMIC write, 0 = none */
 	uint32_t      forks_max;            /* child requests that one request may need */
 	char          name[64];             /* for logs and errors */
 	void         *priv;                 /* ops->priv_bytes, zeroed, owned by the framework */

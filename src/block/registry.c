@@ -14,6 +14,7 @@ const struct blk_ops *const blk_registry[] = {
 	&blk_fault,
 	&blk_delay,
 	&blk_crash,
+	&blk_integrity,
 	NULL,
 };
 

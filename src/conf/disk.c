@@ -2,11 +2,13 @@
 #include "conf/disk.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
+#include "base/check.h"
 #include "base/log.h"
 
 enum { PATIENCE_STEP_NS = 25000000, PATIENCE_STEPS = 60 };
@@ -27,11 +29,41 @@ static bool is_absent(const struct conf_node *n)
 	return path && stat(path, &st) < 0 && errno == ENOENT;
 }
 
+/* Checksums over the driver. On failure *b stays as it was. */
+static int open_integrity(const struct conf_volume *v, struct blk **b, struct err *e)
+{
+	const struct blk_ops *ops = blk_find("integrity");
+	void *conf = calloc(1, ops->conf_bytes);
+	struct blk *top;
+	char unit[24];
+	int r = conf ? schema_defaults(ops->config, conf, e) : err_set(e, -ENOMEM, "out of memory");
+
+	snprintf(unit, sizeof(unit), "%llu", (unsigned long long)(v->lu.bs ? v->lu.bs : MAX(512u, (*b)->block_bytes)));
+	if (r == 0)
+		r = schema_set(ops->config, conf, "store", v->lu.integrity, e);
+	if (r == 0)
+		r = schema_set(ops->config, conf, "unit", unit, e);
+	if (r == 0)
+		r = blk_open(&top, ops, conf, *b, e);
+	if (r == 0)
+		*b = top;
+	if (conf)
+		schema_free(ops->config, conf);
+	free(conf);
+	return r;
+}
+
 static int open_stack(struct conf_volume *v, struct blk **ret, struct err *e)
 {
 	const struct conf_node *f = v->filters.items;
 	struct blk *b = NULL, *top;
 	int r = blk_open(&b, v->node.ops, v->node.conf, NULL, e);
+
+	if (r == 0 && v->lu.integrity) {
+		r = open_integrity(v, &b, e);
+		if (r < 0)
+			blk_close(b);
+	}
 
 	for (unsigned i = 0; r == 0 && i < v->filters.n; i++) {
 		r = blk_open(&top, f[i].ops, f[i].conf, b, e);

@@ -14,6 +14,7 @@
 
 #include "api/api.h"
 #include "base/log.h"
+#include "block/filter/filter.h"
 #include "conf/reconcile.h"
 #include "lunetted/cores.h"
 #include "lunetted/flags.h"
@@ -317,6 +318,7 @@ static void finish(struct daemon *d)
 	net_fini();
 	cores_stop();
 	work_fini(); /* before the loops that its threads post to */
+	integrity_fini();
 	scsi_fini();
 	cores_fini();
 	loop_free(d->control);

@@ -67,6 +67,11 @@ const struct conf_field lu_conf_fields[] = {
 	  "Unit serial number and identity, at most 64 characters; random for life if not given.", no_choices },
 	{ "pr-by-name", CONF_BOOL, 0, offsetof(struct lu_conf, pr_by_name), "off", NULL, NULL,
 	  "Persistent reservations hold for an initiator's name, whatever ISID it logs in with.", no_choices },
+	{ "integrity", CONF_TEXT, 0, offsetof(struct lu_conf, integrity), NULL, NULL, NULL,
+	  "File that keeps a checksum (CRC32C) and protection information for each block, made if there is none; memory "
+	  "for RAM disks.", no_choices },
+	{ "pi", CONF_UINT, 0, offsetof(struct lu_conf, pi), "0", NULL, "3",
+	  "Type of T10 protection information that the disk begins with, 0 to 3; needs integrity.", no_choices },
 	{ "vendor", CONF_TEXT, 0, offsetof(struct lu_conf, vendor), NULL, NULL, NULL,
 	  "INQUIRY vendor, at most 8 characters.", no_choices },
 	{ "product", CONF_TEXT, 0, offsetof(struct lu_conf, product), NULL, NULL, NULL,
@@ -116,6 +121,7 @@ static void conf_copy(struct lu_conf *to, const struct lu_conf *from)
 	to->vendor = dup_or_null(from->vendor);
 	to->product = dup_or_null(from->product);
 	to->revision = dup_or_null(from->revision);
+	to->integrity = NULL; /* of the stack below */
 }
 
 /* 128 bits from a serial number that the administrator gave: FNV-1a, twice with different seeds. */

@@ -75,6 +75,8 @@ struct lu_conf {
 	bool     ro, removable, wce, pr_by_name;
 	char    *serial;     /* NULL = random for life, kept in the state directory */
 	char    *vendor, *product, *revision;
+	char    *integrity;  /* where checksums are kept: a path or "memory"; NULL = there are none */
+	uint64_t pi;         /* protection type that a new disk is formatted with */
 };
 extern const struct conf_field lu_conf_fields[];
 /* What the table cannot say: sizes that exist, lengths of texts. lu_open() asks it too. Pure. */

@@ -85,7 +85,8 @@ static const struct errno_sense errno_table[] = {
 	{ EIO, SENSE(3, 0x11, 0x00), SENSE(3, 0x0c, 0x00) }, /* unrecovered read error; write error */
 	{ ERANGE, SENSE(3, 0x11, 0x00), SENSE(3, 0x0c, 0x00) }, /* the medium was cut short below */
 	{ EILSEQ, SENSE(3, 0x11, 0x04), SENSE(3, 0x0c, 0x00) },
-	{ EBADMSG, SENSE(3, 0x11, 0x04), SENSE(3, 0x0c, 0x00) },
+	{ EBADMSG, SENSE(3, 0x11, 0x0c), SENSE(3, 0x0c, 0x00) }, /* recommend rewrite the data */
+	{ ENOTRECOVERABLE, SENSE(3, 0x11, 0x14), SENSE(3, 0x0c, 0x00) }, /* LBA marked bad by application client */
 	{ ENOSPC, SENSE(3, 0x11, 0x00), SENSE(7, 0x27, 0x07) }, /* space allocation failed write protect */
 	{ EDQUOT, SENSE(3, 0x11, 0x00), SENSE(7, 0x27, 0x07) },
 	{ EFBIG, SENSE(3, 0x11, 0x00), SENSE(7, 0x27, 0x07) },

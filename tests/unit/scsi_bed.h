@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block/filter/filter.h"
 #include "scsi/priv.h"
 
 enum { BED_LOOPS = 2, BED_DATA = 17 << 20 };
@@ -251,6 +252,7 @@ static inline void bed_stop(void)
 	loop_free(bed.control);
 	loop_group.n = 0;
 	work_fini();
+	integrity_fini();
 	page_arena_fini();
 }
 

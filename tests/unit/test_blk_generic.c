@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/check.h"
+#include "block/filter/filter.h"
 #include "blktest.h"
 
 enum { DISK = 4 << 20, BIGGEST = 300 << 10, ROUNDS = 500, DEPTH = 8 };
@@ -32,6 +33,8 @@ static const struct subject subjects[] = {
 	{ "null", "size=4MiB", false, 4096, NULL, NULL },
 	{ "ram", "size=4MiB", true, 512, "crash", "" },
 	{ "file", "path=%s/disk,size=4MiB", true, 512, "crash", "" },
+	{ "ram", "size=4MiB", true, 512, "integrity", "store=memory" },
+	{ "file", "path=%s/disk,size=4MiB", true, 4096, "integrity", "store=memory,unit=4096" },
 	{ "ram", "size=4MiB", true, 512, "delay", "time=1us" },
 	{ "ram", "size=4MiB", true, 512, "fault", "" },
 };
@@ -273,6 +276,7 @@ static void run_all(const struct loop_backend *backend)
 			assert_int_equal(page_used_bytes(), used);
 		}
 		work_fini(); /* first: a worker may still be about to wake the loop */
+		integrity_fini();
 		loop_free(loop);
 	}
 }

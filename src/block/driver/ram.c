@@ -29,6 +29,7 @@ enum {
 	BIG_SHIFT = MARK_SHIFT + 12, /* pages per large region: 16 GiB of data, one page of marks */
 	FETCH_LINES = 16,             /* of a page; the CPU goes on by itself */
 	AHEAD = 8,                   /* pages whose memory is fetched before it is needed */
+	ATOMIC_BYTES = 1 << 20,      /* any length would do: after a crash all is gone */
 	SLICE_PAGES = 4096,          /* entries that DISCARD or MAP visits before others get their turn */
 };
 
@@ -577,6 +578,7 @@ static int ram_open(struct blk *b, const void *conf, struct err *e)
 	}
 	b->bytes = c->size;
 	b->caps = BLK_CAN_DISCARD | BLK_CAN_LEND | BLK_CAN_MAP | BLK_CAN_COPY | BLK_VOLATILE;
+	b->untorn_bytes = ATOMIC_BYTES;
 	b->discard_bytes = PAGE_BYTES;
 	return 0;
 }

@@ -406,7 +406,8 @@ static int crash_open(struct blk *b, const void *conf, struct err *e)
 		return err_set(e, -ENOMEM, "no address space to hold the writes of %llu bytes: use a smaller disk",
 			(unsigned long long)blk_bytes(b));
 	b->block_bytes = MAX(b->block_bytes, (uint32_t)SECTOR);
-	b->caps &= ~(uint32_t)BLK_CAN_MAP;
+	b->caps &= ~(uint32_t)(BLK_CAN_MAP | BLK_CAN_TUPLES);
+	b->untorn_bytes = 0;
 	b->caps |= BLK_WRITE_CACHE | BLK_CAN_LEND;
 	return 0;
 }

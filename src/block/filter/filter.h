@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * Filters that make a good medium behave badly, and what tests ask of them beyond their options. */
+ * Filters: one that keeps checksums, and those that make a good medium behave badly; what tests ask of them beyond
+ * their options. */
 #ifndef LUNETTE_BLOCK_FILTER_FILTER_H
 #define LUNETTE_BLOCK_FILTER_FILTER_H
 
 #include "block/blk.h"
 
-extern const struct blk_ops blk_fault, blk_delay, blk_crash;
+extern const struct blk_ops blk_fault, blk_delay, blk_crash, blk_integrity;
+
+/* The integrity filter over `data` with this store, both taken over on success; for tests. Control thread. */
+int  integrity_open_over(struct blk **ret, struct blk *data, struct blk *store, uint64_t unit, struct err *e);
+/* At the end of the process (and of the page arena), after work_fini(). */
+void integrity_fini(void);
 
 /* Choices of an option that names operations: index 0 is any, op + 1 the others. */
 extern const char *const blk_op_choices[];
