@@ -272,6 +272,8 @@ static void resume(struct iscsi_ini *i)
 {
 	struct iscsi_ini_cmd *cmd, *next;
 
+	if (i->now_ns < i->orphan_ns) /* Time2Wait */
+		return;
 	list_for_each_safe(cmd, next, &i->orphans, node) {
 		struct ini_conn *c = ini_any(i);
 
@@ -555,9 +557,9 @@ uint64_t ini_session_tick(struct iscsi_ini *i)
 		i->orphan_ns = i->orphan_end_ns = 0;
 		return UINT64_MAX;
 	}
+	resume(i);
 	if (i->now_ns < i->orphan_ns)
 		return i->orphan_ns;
-	resume(i);
 	ini_tmf_resend(i);
 	if (i->now_ns < i->orphan_end_ns)
 		return i->orphan_end_ns;
