@@ -22,7 +22,7 @@ enum {
 	LIM_SEND_TARGETS = 8 << 20,       /* our answer to SendTargets: the longest names of all targets with a few portals */
 	LIM_PORTALS = 64,
 	LIM_SENSE = 252,                  /* SPC-4 4.5: longest sense data */
-	LIM_UA = 16,                      /* unit attentions that wait for one I_T_L nexus */
+	LIM_UA = 14,                      /* unit attentions that wait for one I_T_L nexus: all that can happen at once */
 	LIM_CONF_BYTES = 64 << 20,        /* a configuration file */
 	LIM_CONF_DEPTH = 32,
 };

@@ -41,6 +41,11 @@ bool alua_refuses(struct scsi_cmd *c)
 	return false;
 }
 
+bool alua_does_io(const struct itl *itl)
+{
+	return !itl->nexus->map->tpgs || alua_is_active(alua_access(itl->ll->pub.alua, itl->nexus->tpgt));
+}
+
 bool alua_gated(const struct alua_state *s)
 {
 	for (unsigned i = 0; s && i < s->n; i++)

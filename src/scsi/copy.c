@@ -46,19 +46,21 @@ struct copy {
 /* --- who is meant --- */
 
 /* The unit with that designator among those of the nexus; SPC-4 6.4.5.? names it as VPD page 83h does. */
-static struct itl *find_unit(const struct scsi_nexus *n, const uint8_t *cscd)
+static struct itl *find_unit(struct scsi_nexus *n, const uint8_t *cscd)
 {
 	uint8_t have[512];
 	unsigned len = cscd[7];
 
-	for (unsigned i = 0; len <= 20 && i < n->nlun; i++) {
-		if (!n->itl[i].ll)
+	struct itl *itl;
+
+	for (unsigned i = 0; len <= 20 && i < n->map->n; i++) {
+		if (!n->map->lu[i])
 			continue;
-		size_t all = vpd_lu_designators(n->itl[i].ll->lu, have);
+		size_t all = vpd_lu_designators(n->map->lu[i], have);
 		for (size_t at = 0; at + 4 <= all; at += 4u + have[at + 3])
 			if ((have[at] & 0x0f) == (cscd[4] & 0x0f) && (have[at + 1] & 0x3f) == (cscd[5] & 0x3f) &&
 			    have[at + 3] == len && !memcmp(have + at + 4, cscd + 8, len))
-				return &n->itl[i];
+				return nexus_itl(n, i, &itl) ? NULL : itl;
 	}
 	return NULL;
 }
@@ -72,21 +74,25 @@ static bool unit_allows(const struct scsi_nexus *n, const struct itl *itl, bool 
 		return false;
 	if (p->alert & LU_RESERVED && p->reserved_by != n->id)
 		return false;
+	if (p->alert & LU_PATHS && !alua_does_io(itl))
+		return false;
 	return !(p->alert & LU_PERSISTENT) || pr_permits(itl, writes ? SCSI_PR_WRITE : SCSI_PR_READ);
 }
 
 /* The same at any later moment: the nexus may have lost the unit, or somebody else have reserved it. */
 static bool still_allows(const struct scsi_nexus *n, const struct lu_loop *ll, bool writes)
 {
-	for (unsigned i = 0; i < n->nlun; i++)
-		if (n->itl[i].ll == ll)
-			return unit_allows(n, &n->itl[i], writes);
+	const struct itl *itl;
+
+	list_for_each(itl, &ll->itls, node)
+		if (itl->nexus == n)
+			return unit_allows(n, itl, writes);
 	return false;
 }
 
 /* --- parameter list --- */
 
-static uint32_t parse_cscds(const struct scsi_nexus *n, const uint8_t *p, unsigned count, struct itl **unit)
+static uint32_t parse_cscds(struct scsi_nexus *n, const uint8_t *p, unsigned count, struct itl **unit)
 {
 	for (unsigned i = 0; i < count; i++, p += CSCD_LEN) {
 		if (p[0] != CSCD_IDENTIFICATION)

@@ -191,6 +191,7 @@ static struct lu_loop *lu_loop_new(struct lu *lu, struct loop *l, const struct s
 	list_init(&ll->cmds);
 	list_init(&ll->frozen);
 	list_init(&ll->waits);
+	list_init(&ll->itls);
 	return ll;
 }
 

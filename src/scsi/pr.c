@@ -95,20 +95,18 @@ static void leg_allow(struct pr_change *ch, struct itl *itl, const struct scsi_n
 	ch->gone[loop_index(n->loop)] = g;
 }
 
-static void leg_nexus(struct pr_change *ch, struct lu_loop *ll, struct scsi_nexus *n)
+static void leg_nexus(struct pr_change *ch, struct itl *itl)
 {
+	struct lu_loop *ll = itl->ll;
+	struct scsi_nexus *n = itl->nexus;
 	uint16_t ua;
 	bool abort = false, hit = concerned(ch, n, &ua, &abort);
 
-	for (unsigned i = 0; i < n->nlun; i++) {
-		if (n->itl[i].ll != ll)
-			continue;
-		pr_note(&n->itl[i], n);
-		if (hit && !(ch->cmd && n == ch->cmd->nexus))
-			ua_add(&n->itl[i], ua);
-		if (hit && abort)
-			leg_allow(ch, &n->itl[i], n);
-	}
+	pr_note(itl, n);
+	if (hit && !(ch->cmd && n == ch->cmd->nexus))
+		ua_add(itl, ua);
+	if (hit && abort)
+		leg_allow(ch, itl, n);
 	struct scsi_cmd *c, *tmp;
 	if (abort)
 		list_for_each_safe(c, tmp, &n->cmds, in_nexus)
@@ -120,11 +118,11 @@ static void publish_leg(struct round_leg *leg, void *ctx)
 {
 	struct pr_change *ch = ctx;
 	struct lu_loop *ll = lu_on(ch->lu, leg->loop);
-	struct scsi_nexus *n;
+	struct itl *itl;
 
 	ll->pub = ch->lu->pub;
-	list_for_each(n, &scsi_loop(leg->loop)->nexuses, node)
-		leg_nexus(ch, ll, n);
+	list_for_each(itl, &ll->itls, node)
+		leg_nexus(ch, itl);
 	round_leg_done(leg);
 }
 

@@ -88,6 +88,7 @@ struct lu_loop {
 	struct list  cmds;           /* scsi_cmd.in_lu, in order of arrival */
 	struct list  frozen;         /* freeze_at.node: ranges that new commands must not enter */
 	struct list  waits;          /* lu_wait.node */
+	struct list  itls;           /* itl.node: the initiators of this loop that use the unit */
 	unsigned     ordered;        /* ORDERED commands in cmds */
 	unsigned     users;          /* task management, freezes: reasons to stay besides cmds */
 	uint64_t     seq;
@@ -119,14 +120,20 @@ struct lu {
 	struct lu_loop *ll[];
 };
 
-/* I_T_L nexus: one initiator port and one logical unit. On the nexus' loop. */
+/* I_T_L nexus: one initiator port and one logical unit. On the nexus' loop. Made when its first command comes: until
+ * then all there is to know is that power on is to be reported. 64 bytes. */
 struct itl {
-	struct lu_loop *ll;           /* NULL: no logical unit at this LUN */
+	struct list     node;         /* lu_loop.itls */
+	struct lu_loop *ll;           /* NULL: not made yet */
+	struct scsi_nexus *nexus;
 	uint8_t         nua;
 	bool            pr_registered, pr_holder; /* of pub.pr */
 	bool            prevents;     /* it asked to prevent medium removal and did not allow it since */
 	uint16_t        ua[LIM_UA];   /* oldest first */
 };
+
+enum { ITL_PAGE = 64 };
+struct itl_page { struct itl itl[ITL_PAGE]; };
 
 /* By LUN; immutable, shared by all loops. */
 struct lun_map {
@@ -153,9 +160,9 @@ struct scsi_nexus {
 	struct loop *loop;
 	struct list  node;            /* scsi_loop.nexuses */
 	struct list  cmds;            /* scsi_cmd.in_nexus */
-	unsigned     nlun;
-	struct itl  *itl;             /* by LUN */
+	struct itl_page *page[LIM_LUNS / ITL_PAGE]; /* by LUN; NULL: none of them was used */
 	const struct lun_map *map;
+	bool         remapped;        /* the map changed since REPORT LUNS */
 	uint16_t     tpgt;
 	uint8_t      isid[6];
 	uint8_t      level;           /* iSCSIProtocolLevel */
@@ -335,6 +342,22 @@ struct itl *scsi_itl(struct scsi_cmd *c);
 int  lun_decode(const uint8_t lun[8]); /* -1: not an address that we use */
 void lun_encode(uint8_t lun[8], unsigned n);
 void nexus_check(struct scsi_nexus *n);
+/* The unit at that LUN of the nexus, or NULL. */
+static inline struct lu_loop *nexus_ll(const struct scsi_nexus *n, unsigned lun)
+{
+	return lun < n->map->n && n->map->lu[lun] ? lu_on(n->map->lu[lun], n->loop) : NULL;
+}
+/* Its itl, if the nexus has used it; else NULL. */
+static inline struct itl *nexus_peek(const struct scsi_nexus *n, unsigned lun)
+{
+	struct itl_page *p = lun < LIM_LUNS ? n->page[lun / ITL_PAGE] : NULL;
+
+	return p && p->itl[lun % ITL_PAGE].ll ? &p->itl[lun % ITL_PAGE] : NULL;
+}
+/* Its itl, made if need be. 0, -ENOENT: no unit there; -ENOMEM. */
+int  nexus_itl(struct scsi_nexus *n, unsigned lun, struct itl **ret);
+/* It has the list of LUNs as it is: REPORTED LUNS DATA HAS CHANGED is answered, at every unit. */
+void nexus_luns_seen(struct scsi_nexus *n);
 
 /* --- mode.c --- */
 void mode_reset(struct lu *lu, uint8_t to[MODE_PAGES_MAX][MODE_PAGE_MAX]); /* defaults of type and conf */
@@ -351,6 +374,7 @@ void alua_report(struct scsi_cmd *c);
 void alua_set(struct scsi_cmd *c);
 void alua_load(struct lu *lu); /* control thread, before the unit is in use */
 void alua_free(struct lu *lu);
+bool alua_does_io(const struct itl *itl); /* through the nexus' group, now */
 bool alua_gated(const struct alua_state *s); /* is a group not active? */
 
 /* --- pr.c --- */

@@ -230,6 +230,19 @@ void scsi_cmd_init(struct scsi_cmd *c, struct loop *l)
 	c->io.parent = NULL;
 }
 
+/* The first command of a nexus for this LUN. NULL after having ended the command. */
+static struct itl *begin_first(struct scsi_cmd *c, int lun)
+{
+	struct itl *itl = NULL;
+	int r = lun < 0 ? -ENOENT : nexus_itl(c->nexus, (unsigned)lun, &itl);
+
+	if (r == -ENOENT)
+		begin_no_lu(c);
+	else if (r)
+		scsi_reply(c, SCSI_BUSY); /* out of memory: later, perhaps */
+	return itl;
+}
+
 void scsi_begin(struct scsi_cmd *c)
 {
 	struct scsi_nexus *n = c->nexus;
@@ -240,11 +253,11 @@ void scsi_begin(struct scsi_cmd *c)
 
 	c->state = SCSI_CMD_RUNNING;
 	list_add_tail(&n->cmds, &c->in_nexus);
-	if (unlikely(lun < 0 || (unsigned)lun >= n->nlun || !n->itl[lun].ll)) {
-		begin_no_lu(c);
-		return;
+	if (unlikely(lun < 0) || unlikely(!(itl = nexus_peek(n, (unsigned)lun)))) {
+		itl = begin_first(c, lun);
+		if (!itl)
+			return;
 	}
-	itl = &n->itl[lun];
 	c->ll = ll = itl->ll;
 	c->lu = ll->lu;
 	c->seq = ll->seq++;

@@ -66,19 +66,25 @@ void spc_inquiry(struct scsi_cmd *c)
 
 /* --- REPORT LUNS --- */
 
+/* SELECT REPORT: well known units (1), administrative ones (10h) and those subsidiary to one (12h) there are none;
+ * 11h adds administrative units to the others (SPC-5 6.37). */
+static bool lists_units(uint8_t select)
+{
+	return select == 0 || select == 2 || select == 0x11;
+}
+
 void spc_report_luns(struct scsi_cmd *c)
 {
 	const struct scsi_nexus *n = c->nexus;
-	struct itl *itl = c->ll ? scsi_itl(c) : NULL;
 	uint8_t p[8] = { 0 };
 	uint32_t len = 8;
 
-	if (c->cdb[2] > 2) {
+	if (c->cdb[2] > 2 && (c->cdb[2] < 0x10 || c->cdb[2] > 0x12)) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, -1);
 		return;
 	}
-	for (unsigned i = 0; c->cdb[2] != 1 && i < n->nlun; i++) /* 1: well known units, we have none */
-		len += n->itl[i].ll ? 8 : 0;
+	for (unsigned i = 0; lists_units(c->cdb[2]) && i < n->map->n; i++)
+		len += n->map->lu[i] ? 8 : 0;
 	if (scsi_data_alloc(c, len)) {
 		scsi_reply_sense(c, SENSE(0xb, 0x55, 0x03));
 		return;
@@ -86,14 +92,13 @@ void spc_report_luns(struct scsi_cmd *c)
 	put_be32(p, len - 8);
 	scsi_data_put(c, 0, p, 8);
 	for (unsigned i = 0, at = 8; at < len; i++) {
-		if (!n->itl[i].ll)
+		if (!n->map->lu[i])
 			continue;
 		lun_encode(p, i);
 		scsi_data_put(c, at, p, 8);
 		at += 8;
 	}
-	if (itl)
-		ua_take(itl, UA_LUNS_CHANGED); /* SPC-4 6.33: this is what it asked for */
+	nexus_luns_seen(c->nexus);
 	scsi_reply_pages(c, len);
 }
 

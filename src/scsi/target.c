@@ -59,24 +59,65 @@ const char *scsi_target_name(const struct scsi_target *t)
 	return t->name;
 }
 
-/* The nexus' part of a map; keeps the state of the units that stay. */
-static struct itl *itl_new(const struct scsi_nexus *n, const struct lun_map *map, uint16_t first_ua)
-{
-	struct itl *itl = calloc(map->n + 1, sizeof(*itl));
+/* --- what a nexus has of the units that it uses --- */
 
-	for (unsigned i = 0; itl && i < map->n; i++) {
-		if (!map->lu[i])
-			continue;
-		if (i < n->nlun && n->itl[i].ll && n->itl[i].ll->lu == map->lu[i]) {
-			itl[i] = n->itl[i];
-			continue;
-		}
-		itl[i].ll = lu_on(map->lu[i], n->loop);
-		ua_add(&itl[i], first_ua);
-		pr_note(&itl[i], n);
-	}
+static struct itl *itl_new(struct scsi_nexus *n, unsigned lun, struct lu_loop *ll)
+{
+	struct itl *itl = &n->page[lun / ITL_PAGE]->itl[lun % ITL_PAGE];
+
+	*itl = (struct itl){ .ll = ll, .nexus = n };
+	list_add_tail(&ll->itls, &itl->node);
+	ua_add(itl, UA_POWER_ON);
+	if (n->remapped)
+		ua_add(itl, UA_LUNS_CHANGED);
+	pr_note(itl, n);
 	return itl;
 }
+
+int nexus_itl(struct scsi_nexus *n, unsigned lun, struct itl **ret)
+{
+	struct lu_loop *ll = nexus_ll(n, lun);
+	struct itl *itl = nexus_peek(n, lun);
+
+	if (!ll)
+		return -ENOENT;
+	if (!itl && !n->page[lun / ITL_PAGE]) {
+		struct itl_page *p = calloc(1, sizeof(*p));
+		if (!p)
+			return -ENOMEM;
+		n->page[lun / ITL_PAGE] = p;
+	}
+	*ret = itl ? itl : itl_new(n, lun, ll);
+	return 0;
+}
+
+static void itl_drop(struct itl *itl)
+{
+	list_del(&itl->node);
+	itl->ll = NULL;
+}
+
+/* Calls fn for every unit that the nexus has used. */
+static void each_itl(struct scsi_nexus *n, void (*fn)(struct itl *itl, unsigned lun))
+{
+	for (unsigned i = 0; i < LIM_LUNS / ITL_PAGE; i++)
+		for (unsigned k = 0; n->page[i] && k < ITL_PAGE; k++)
+			if (n->page[i]->itl[k].ll)
+				fn(&n->page[i]->itl[k], i * ITL_PAGE + k);
+}
+
+static void forget_luns(struct itl *itl, unsigned lun)
+{
+	ua_take(itl, UA_LUNS_CHANGED);
+}
+
+void nexus_luns_seen(struct scsi_nexus *n)
+{
+	n->remapped = false;
+	each_itl(n, forget_luns);
+}
+
+/* --- a new map --- */
 
 static bool map_same(const struct lun_map *a, const struct lun_map *b)
 {
@@ -116,25 +157,37 @@ static void leave(const struct scsi_nexus *n, const struct itl *itl)
 	lu_job_start(&l->job, ll->lu, n->loop, run_leave, left);
 }
 
+/* A unit that the new map does not have at this LUN is left; another at the same LUN is new to the nexus. */
+static void remap_itl(struct itl *itl, unsigned lun)
+{
+	if (nexus_ll(itl->nexus, lun) == itl->ll)
+		return;
+	leave(itl->nexus, itl);
+	itl_drop(itl);
+}
+
+static void tell_luns(struct itl *itl, unsigned lun)
+{
+	ua_add(itl, UA_LUNS_CHANGED);
+}
+
+static void tell_inquiry(struct itl *itl, unsigned lun)
+{
+	ua_add(itl, UA_INQUIRY_CHANGED);
+}
+
 static void nexus_remap(struct scsi_nexus *n, const struct lun_map *map)
 {
 	bool same = map_same(n->map, map), described = n->map->tpgs == map->tpgs;
-	struct itl *itl = itl_new(n, map, UA_POWER_ON);
 
-	CHECK(itl); /* some bytes per LUN, on a change by the administrator */
-	for (unsigned i = 0; i < n->nlun; i++)
-		if (n->itl[i].ll && (i >= map->n || itl[i].ll != n->itl[i].ll))
-			leave(n, &n->itl[i]);
-	free(n->itl);
-	n->itl = itl;
-	n->nlun = map->n;
 	n->map = map;
-	for (unsigned i = 0; !(same && described) && i < n->nlun; i++) {
-		if (itl[i].ll && !same)
-			ua_add(&itl[i], UA_LUNS_CHANGED);
-		if (itl[i].ll && !described)
-			ua_add(&itl[i], UA_INQUIRY_CHANGED);
+	if (!same) {
+		each_itl(n, remap_itl);
+		each_itl(n, tell_luns);
+		n->remapped = true;
 	}
+	if (!described)
+		each_itl(n, tell_inquiry);
 }
 
 static void map_leg(struct round_leg *leg, void *ctx)
@@ -212,12 +265,6 @@ struct scsi_nexus *scsi_nexus_new(struct scsi_target *t, struct loop *l, const c
 	snprintf(n->initiator, sizeof(n->initiator), "%s", initiator);
 	list_init(&n->cmds);
 	n->map = t->per_loop[loop_index(l)];
-	n->itl = itl_new(n, n->map, UA_POWER_ON);
-	if (!n->itl) {
-		free(n);
-		return NULL;
-	}
-	n->nlun = n->map->n;
 	list_add_tail(&sl->nexuses, &n->node);
 	return n;
 }
@@ -231,13 +278,20 @@ void scsi_nexus_transport(struct scsi_nexus *n, uint8_t level, void (*lost)(void
 
 /* --- nexus loss --- */
 
+static void drop_at(struct itl *itl, unsigned lun)
+{
+	itl_drop(itl);
+}
+
 static void nexus_free(struct scsi_nexus *n)
 {
 	void (*gone)(void *) = n->gone;
 	void *ctx = n->gone_ctx;
 
 	list_del(&n->node);
-	free(n->itl);
+	each_itl(n, drop_at);
+	for (unsigned i = 0; i < LIM_LUNS / ITL_PAGE; i++)
+		free(n->page[i]);
 	free(n);
 	if (gone)
 		gone(ctx);
@@ -264,9 +318,9 @@ static void run_release(struct lu_job *j)
 /* Gives up, one unit after the other, what the nexus held. */
 static void release_next(struct scsi_nexus *n)
 {
-	while (n->next_lun < n->nlun) {
-		struct itl *itl = &n->itl[n->next_lun++];
-		struct lu_loop *ll = itl->ll;
+	while (n->next_lun < LIM_LUNS) {
+		struct itl *itl = nexus_peek(n, n->next_lun++);
+		struct lu_loop *ll = itl ? itl->ll : NULL;
 		if (!ll || (ll->pub.reserved_by != n->id && !itl->prevents))
 			continue;
 		itl->prevents = false;

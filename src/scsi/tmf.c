@@ -101,9 +101,9 @@ static void mark_here(const struct scsi_tmf *t)
 
 	if (t->ll)
 		mark(t->ll, t);
-	for (unsigned i = 0; !t->ll && i < n->nlun; i++)
-		if (n->itl[i].ll)
-			mark(n->itl[i].ll, t);
+	for (unsigned i = 0; !t->ll && i < n->map->n; i++)
+		if (n->map->lu[i])
+			mark(nexus_ll(n, i), t);
 }
 
 static void abort_leg(struct round_leg *leg, void *ctx)
@@ -175,8 +175,8 @@ static void target_reset_next(struct scsi_tmf *t)
 		lu_wait_check(t->ll);
 		t->ll = NULL;
 	}
-	while (t->next_lun < n->nlun) {
-		struct lu_loop *ll = n->itl[t->next_lun++].ll;
+	while (t->next_lun < n->map->n) {
+		struct lu_loop *ll = nexus_ll(n, t->next_lun++);
 		if (!ll)
 			continue;
 		t->ll = ll;
@@ -194,21 +194,24 @@ static void nexus_reset(struct scsi_tmf *t)
 {
 	struct scsi_nexus *n = t->nexus;
 
-	for (unsigned i = 0; i < n->nlun; i++) {
-		n->itl[i].prevents = false;
-		if (n->itl[i].ll)
-			ua_add(&n->itl[i], UA_NEXUS_LOSS);
+	for (unsigned i = 0; i < n->map->n; i++) {
+		struct itl *itl = nexus_peek(n, i);
+		if (!itl)
+			continue;
+		itl->prevents = false;
+		ua_add(itl, UA_NEXUS_LOSS);
 	}
 	mark_here(t);
 	target_reset_next(t);
 }
 
 /* SAM-5 7.9: is a unit attention pending? The first of them, and whether there are more. */
-static void query_async(struct scsi_tmf *t, const struct itl *itl)
+static void query_async(struct scsi_tmf *t)
 {
 	enum { ONE = 0x10, MORE = 0x20, UNIT_ATTENTION = 6 }; /* UADE depth, sense key */
+	struct itl *itl = NULL;
 
-	if (!itl->nua) {
+	if (nexus_itl(t->nexus, (unsigned)lun_decode(t->lun), &itl) || !itl->nua) {
 		tmf_end_later(t, SCSI_TMF_COMPLETE);
 		return;
 	}
@@ -248,7 +251,7 @@ static void on_lu(struct scsi_tmf *t)
 		tmf_end_later(t, has_tasks(ll, t->nexus) ? SCSI_TMF_SUCCEEDED : SCSI_TMF_COMPLETE);
 		return;
 	case SCSI_QUERY_ASYNC_EVENT:
-		query_async(t, &t->nexus->itl[lun_decode(t->lun)]);
+		query_async(t);
 		return;
 	default: /* CLEAR ACA: NormACA is 0 */
 		tmf_end_later(t, SCSI_TMF_REJECTED);
@@ -274,11 +277,11 @@ void scsi_tmf(struct scsi_tmf *t)
 		nexus_reset(t);
 		return;
 	}
-	if (lun < 0 || (unsigned)lun >= n->nlun || !n->itl[lun].ll) {
+	if (lun < 0 || !nexus_ll(n, (unsigned)lun)) {
 		tmf_end_later(t, SCSI_TMF_NO_LUN);
 		return;
 	}
-	t->ll = n->itl[lun].ll;
+	t->ll = nexus_ll(n, (unsigned)lun);
 	t->ll->users++;
 	on_lu(t);
 }

@@ -62,20 +62,18 @@ uint16_t ua_pop(struct itl *itl)
 
 void ua_broadcast(struct lu_loop *ll, uint16_t ua, uint64_t except_id)
 {
-	struct scsi_nexus *n;
+	struct itl *itl;
 
-	list_for_each(n, &scsi_loop(ll->loop)->nexuses, node) {
-		for (unsigned i = 0; n->id != except_id && i < n->nlun; i++)
-			if (n->itl[i].ll == ll)
-				ua_add(&n->itl[i], ua);
-	}
+	list_for_each(itl, &ll->itls, node)
+		if (itl->nexus->id != except_id)
+			ua_add(itl, ua);
 }
 
 struct itl *scsi_itl(struct scsi_cmd *c)
 {
 	int lun = lun_decode(c->lun);
 
-	if (lun < 0 || (unsigned)lun >= c->nexus->nlun || c->nexus->itl[lun].ll != c->ll)
-		return NULL;
-	return &c->nexus->itl[lun];
+	struct itl *itl = lun < 0 ? NULL : nexus_peek(c->nexus, (unsigned)lun);
+
+	return itl && itl->ll == c->ll ? itl : NULL;
 }

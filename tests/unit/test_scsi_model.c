@@ -10,6 +10,7 @@ struct model {
 	int holder;                  /* nexus, NOBODY */
 	bool prevents[NEXUSES];
 	bool ejected, swp, d_sense;
+	bool used[NEXUSES];          /* by a command; until then power on (29/00) is all there is to tell */
 	unsigned nua[NEXUSES];
 	uint16_t ua[NEXUSES][UAS];   /* oldest first */
 };
@@ -30,12 +31,21 @@ static unsigned rnd(unsigned below)
 
 static void tell(int who, uint16_t ua)
 {
+	if (!m.used[who])
+		return;
 	if (ua >> 8 == 0x29)
 		m.nua[who] = 0;
 	for (unsigned i = 0; i < m.nua[who]; i++)
 		if (m.ua[who][i] == ua)
 			return;
 	m.ua[who][m.nua[who]++] = ua;
+}
+
+static void fresh(int who)
+{
+	m.used[who] = false;
+	m.ua[who][0] = 0x2900;
+	m.nua[who] = 1;
 }
 
 static void tell_others(int but, uint16_t ua)
@@ -59,6 +69,7 @@ enum { CONFLICT = SCSI_RESERVATION_CONFLICT, FREE = 1, MEDIUM = 2, WRITES = 4 };
 
 static unsigned gates(int who, unsigned flags)
 {
+	m.used[who] = true;
 	if (m.nua[who])
 		return take(who);
 	if (!(flags & FREE) && m.holder != NOBODY && m.holder != who)
@@ -162,6 +173,7 @@ static unsigned move(int who, unsigned *want)
 
 static unsigned request_sense(int who, unsigned *want)
 {
+	m.used[who] = true;
 	*want = m.nua[who] ? take(who) : m.ejected ? 0x023a02 : 0;
 	struct answer a = RUN(nexus[who], 0, 0x03, 0, 0, 0, 252);
 	return a.status ? a.status : (unsigned)(a.data[2] << 16 | a.data[12] << 8 | a.data[13]);
@@ -183,8 +195,7 @@ static unsigned reconnect(int who, unsigned *want)
 {
 	bed_nexus_close(nexus[who]);
 	nexus[who] = bed_nexus(rnd(BED_LOOPS), (uint8_t)who);
-	m.nua[who] = 0;
-	tell(who, 0x2900);
+	fresh(who);
 	m.prevents[who] = false;
 	if (m.holder == who)
 		m.holder = NOBODY;
@@ -208,7 +219,7 @@ static void walk(uint64_t seed)
 	bed_map(&(struct scsi_lun){ 0, lu }, 1);
 	for (int i = 0; i < NEXUSES; i++) {
 		nexus[i] = bed_nexus((unsigned)i % BED_LOOPS, (uint8_t)i);
-		tell(i, 0x2900);
+		fresh(i);
 	}
 	for (unsigned step = 0; step < STEPS; step++) {
 		unsigned pick = rnd(100), i = 0, want;
