@@ -95,6 +95,7 @@ static void leave_session(struct iscsi_conn *c)
 	list_del(&c->in_session);
 	s->nconns--;
 	detach_tasks(c, s->nconns > 0 && !s->closing);
+	fence_conn_gone(s, c);
 	tell_drop(c);
 }
 
@@ -327,6 +328,8 @@ bool iscsi_conn_idle(const struct iscsi_conn *c)
 	list_for_each(t, &c->tasks, node)
 		if (t->state == TASK_EXEC || t->state == TASK_RESPOND || (t->state == TASK_DATA && !c->deaf))
 			return false;
+	if (c->session && c->session->fence)
+		return false;
 	return !c->ntmf && list_empty(&c->ctlq) && list_empty(&c->dataq) && (!c->txb || !c->txb->left);
 }
 
@@ -337,6 +340,13 @@ bool iscsi_tx_pending(const struct iscsi_conn *c)
 
 /* --- time --- */
 
+uint32_t conn_next_ttt(struct iscsi_conn *c)
+{
+	if (++c->ping_ttt == ISCSI_NO_TAG)
+		c->ping_ttt = 1;
+	return c->ping_ttt;
+}
+
 static void ping(struct iscsi_conn *c)
 {
 	struct iscsi_ctl *k = tx_ctl(c, ISCSI_NOP_IN, CTL_NEXT_STAT_SN);
@@ -344,9 +354,7 @@ static void ping(struct iscsi_conn *c)
 	if (!k)
 		return;
 	put_be32(k->bhs + BHS_ITT, ISCSI_NO_TAG);
-	if (++c->ping_ttt == ISCSI_NO_TAG)
-		c->ping_ttt = 1;
-	put_be32(k->bhs + BHS_TTT, c->ping_ttt);
+	put_be32(k->bhs + BHS_TTT, conn_next_ttt(c));
 	c->ping_ns = c->now_ns;
 }
 

@@ -3,6 +3,7 @@
  *
  *   conn.c    life of a connection, login, events, timeouts
  *   async.c   asynchronous messages
+ *   fence.c   order of responses over several connections
  *   rx.c      bytes -> PDUs: framing, digests, where data lands
  *   request.c one handler per request opcode; CmdSN order (request_tmf.c, request_text.c: two that are long)
  *   data.c    SCSI Command and Data-Out: immediate, unsolicited, solicited data, R2T
@@ -65,6 +66,7 @@ struct iscsi_r2t { uint32_t ttt, off, len, data_sn; };
 struct txitem {
 	struct list node;
 	bool        ctl;
+	bool        fence;                /* of fence.c */
 };
 
 enum task_state { TASK_HELD, TASK_DATA, TASK_EXEC, TASK_RESPOND };
@@ -107,9 +109,10 @@ struct iscsi_task {
 
 /* A PDU of our own that is no SCSI data or status. */
 enum ctl_sn { CTL_STAT_SN, CTL_NEXT_STAT_SN, CTL_OWN }; /* consumes; carries; sets none of the three numbers */
-enum ctl_after { AFTER_NONE, AFTER_FULL_FEATURE, AFTER_LOGOUT, AFTER_CLOSE };
+enum ctl_after { AFTER_NONE, AFTER_FENCE, AFTER_FULL_FEATURE, AFTER_LOGOUT, AFTER_CLOSE };
 struct iscsi_ctl {
 	struct txitem  tx;                /* in conn->ctlq or dataq, then in its batch */
+	struct iscsi_conn *conn;
 	enum ctl_sn    sn;
 	enum ctl_after after;
 	uint8_t        bhs[ISCSI_BHS];
@@ -193,6 +196,8 @@ struct iscsi_conn {
 	uint64_t              now_ns, born_ns, heard_ns, ping_ns;
 	uint64_t              data_ns;    /* an R2T was sent or data came */
 	uint32_t              ping_ttt;
+	uint32_t              fence_sn;   /* with fence_noted: ExpStatSN that a fence waits for */
+	bool                  fence_wait, fence_noted;
 	bool                  tx_moved;   /* since the last tick, see TX_LIFE_BYTES */
 
 	uint8_t               small[RA_SMALL];
@@ -221,6 +226,8 @@ struct iscsi_session {
 	struct list         held;         /* by CmdSN */
 	struct list         tmf_waits;    /* task management functions that wait for commands or data, oldest first */
 	struct list         conns;
+	enum { FENCE_OPEN, FENCE_BEFORE, FENCE_AFTER } fence;
+	struct list         fenced;       /* txitem.node: responses that wait for it, or are it */
 	bool                closing;      /* nothing of a connection outlives it, and none joins */
 	bool                logged_out;   /* as a whole */
 	struct iscsi_session_stats stats;
@@ -291,6 +298,12 @@ void data_feed_starved(struct iscsi_pool *p);     /* memory came back */
 /* async.c */
 void async_terminated(struct iscsi_conn *c, const uint8_t lun[8]); /* event 5: the session's TaskReporting is FastAbort */
 
+/* fence.c */
+void fence_respond(struct iscsi_session *s, struct txitem *x, bool fence); /* queues a response, when it may leave */
+void fence_emitted(struct iscsi_conn *c); /* what asks for an acknowledgement is in the batch */
+void fence_heard(struct iscsi_conn *c);   /* a PDU came in c->bhs while there is a fence */
+void fence_conn_gone(struct iscsi_session *s, struct iscsi_conn *c); /* its tasks have gone before */
+
 /* tx.c */
 /* Queued ahead of data, or (tx_ctl_last) behind every answer that waits. NULL: out of memory, connection closed. */
 struct iscsi_ctl *tx_ctl(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn sn);
@@ -302,6 +315,7 @@ void tx_respond(struct iscsi_task *t);
 void tx_fini(struct iscsi_conn *c);
 
 /* conn.c */
+uint32_t conn_next_ttt(struct iscsi_conn *c); /* for a NOP-In */
 void conn_event(struct iscsi_conn *c, enum iscsi_event_kind kind);
 void conn_close(struct iscsi_conn *c, const char *why);
 /* Reject, then close: what breaks the protocol at error recovery level 0. */

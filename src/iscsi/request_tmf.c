@@ -67,8 +67,11 @@ static void tmf_done(struct scsi_tmf *st)
 	if (c) {
 		c->ntmf--;
 		struct iscsi_ctl *k = tmf_answer(c, t->itt, map[st->result]);
-		if (k)
+		if (k) {
 			memcpy(k->bhs + TMF_RSP_INFO, st->info, sizeof(st->info));
+			list_del(&k->tx.node);
+			fence_respond(c->session, &k->tx, t->row->scope != ONE_TASK || st->kind == SCSI_CLEAR_ACA);
+		}
 		if (t->row->then != THEN_NOTHING)
 			conn_event(c, event[t->row->then]);
 		c->host.wake(c->user);
@@ -141,7 +144,7 @@ static void tell_terminated(struct tmf *f)
 		return;
 	for (unsigned i = 0; i < ITT_BUCKETS; i++)
 		for (struct iscsi_task *t = s->itt[i]; t; t = t->hash_next)
-			t->told = t->conn != f->c && in_scope(f, t) && before(f, t);
+			t->told = t->conn && t->conn != f->c && in_scope(f, t) && before(f, t);
 	tell_marked(s);
 }
 
@@ -154,7 +157,7 @@ void tmf_lost(void *session, const uint8_t lun[8])
 		return;
 	for (unsigned i = 0; i < ITT_BUCKETS; i++)
 		for (struct iscsi_task *t = s->itt[i]; t; t = t->hash_next)
-			t->told = t->cmd.must_abort && !memcmp(t->cmd.lun, lun, 8);
+			t->told = t->conn && t->cmd.must_abort && !memcmp(t->cmd.lun, lun, 8);
 	tell_marked(s);
 }
 
@@ -208,7 +211,7 @@ static void resume_tasks(const struct tmf *f)
 	for (unsigned i = 0; i < ITT_BUCKETS; i++) {
 		for (t = s->itt[i]; t; t = next) {
 			next = t->hash_next;
-			if (!t->stopping || t->conn == f->c || !in_scope(f, t))
+			if (!t->stopping || !t->conn || t->conn == f->c || !in_scope(f, t))
 				continue;
 			t->stopping = false;
 			data_task_continue(t);

@@ -143,6 +143,8 @@ static bool rx_trailer(struct iscsi_conn *c)
 		c->rx_buf = NULL;
 	}
 	c->rx_task = NULL;
+	if (c->session && c->session->fence && c->state == CONN_FFP)
+		fence_heard(c);
 	if (c->session && (c->session->nheld || !list_empty(&c->session->tmf_waits)))
 		request_run_held(c->session);
 	return true;

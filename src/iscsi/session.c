@@ -22,6 +22,7 @@ struct iscsi_session *iscsi_session_new(struct scsi_nexus *nexus, const struct i
 	s->max_cmd_sn = exp_cmd_sn + window - 1;
 	list_init(&s->held);
 	list_init(&s->tmf_waits);
+	list_init(&s->fenced);
 	if (nexus)
 		scsi_nexus_transport(nexus, (uint8_t)p->protocol_level, tmf_lost, s);
 	list_init(&s->conns);

@@ -75,6 +75,7 @@ static struct iscsi_ctl *ctl_queue(struct iscsi_conn *c, struct list *q, uint8_t
 		return NULL;
 	}
 	k->sn = sn;
+	k->conn = c;
 	memset(k->bhs, 0, ISCSI_BHS);
 	k->bhs[BHS_OPCODE] = opcode;
 	k->bhs[BHS_FLAGS] = FLAG_FINAL;
@@ -130,6 +131,8 @@ static void emit_ctl(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_ctl
 	}
 	list_del(&k->tx.node);
 	list_add_tail(&b->ctls, &k->tx.node);
+	if (k->after == AFTER_FENCE)
+		fence_emitted(c);
 	if (k->after == AFTER_FULL_FEATURE && c->state == CONN_LOGIN) {
 		c->state = CONN_FFP; /* all that follows carries the digests that were agreed */
 		c->header_digest = c->params.header_digest;
@@ -394,7 +397,10 @@ void tx_respond(struct iscsi_task *t)
 	t->state = TASK_RESPOND;
 	t->seg = 0;
 	t->seg_off = 0;
-	list_add_tail(&t->conn->dataq, &t->tx.node);
+	if (t->session->fence || t->cmd.fence)
+		fence_respond(t->session, &t->tx, t->cmd.fence);
+	else
+		list_add_tail(&t->conn->dataq, &t->tx.node);
 }
 
 static void drop_queue(struct iscsi_conn *c, struct list *q)

@@ -311,6 +311,7 @@ static void job_done(struct lu_job *j)
 
 	for (unsigned i = 0; i < ch->out.nevents; i++)
 		if (ch->out.events[i].abort) {
+			c->fence = true;
 			c->state = SCSI_CMD_ENDING;
 			lu_wait_check(c->ll); /* of others like it */
 			round_start(c->loop, aborted_leg, answer, ch);

@@ -119,7 +119,9 @@ static bool slow_gates(struct scsi_cmd *c, struct itl *itl)
 	uint32_t flags = c->op->flags;
 
 	if (itl->nua && !(flags & SCSI_NO_UA)) {
-		scsi_reply_sense(c, SENSE(6, 0, 0) | ua_pop(itl));
+		uint16_t ua = ua_pop(itl);
+		c->fence = ua == UA_CLEARED || ua >> 8 == UA_TARGET_RESET >> 8; /* tasks were ended */
+		scsi_reply_sense(c, SENSE(6, 0, 0) | ua);
 		return true;
 	}
 	if ((pub->alert & LU_RESERVED) && !reservation_allows(c)) {
@@ -219,7 +221,7 @@ void scsi_cmd_init(struct scsi_cmd *c, struct loop *l)
 	c->status = SCSI_GOOD;
 	c->qualifier = 0;
 	c->sense_len = 0;
-	c->aborted = c->must_abort = c->send_only = false;
+	c->aborted = c->must_abort = c->send_only = c->fence = false;
 	c->state = SCSI_CMD_IDLE;
 	c->op = NULL;
 	c->ll = NULL;

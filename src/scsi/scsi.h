@@ -87,6 +87,7 @@ struct scsi_cmd {
 
 	/* The result, valid in done(). */
 	uint8_t  status;              /* enum scsi_status */
+	bool     fence;               /* the transport keeps it in order with the nexus' other responses, RFC 7143 4.2.2.3.4 */
 	uint16_t qualifier;           /* status qualifier, SAM-5 5.3.2; 0 = none */
 	bool     aborted;             /* by task management or nexus loss: send nothing */
 	uint16_t sense_len;

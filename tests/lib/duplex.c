@@ -137,6 +137,10 @@ static void admit(struct duplex *d)
 	const struct iscsi_login *l = iscsi_conn_login(d->conn);
 	const struct iscsi_params *p = iscsi_login_params(l);
 
+	if (d->join) {
+		iscsi_conn_admit(d->conn, 0, d->join);
+		return;
+	}
 	if (!p->discovery)
 		d->nexus = scsi_nexus_new(d->target, d->loop, p->initiator, iscsi_login_isid(l), 1);
 	d->session = iscsi_session_new(d->nexus, p, 1, iscsi_login_cmd_sn(l), 32);

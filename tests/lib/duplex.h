@@ -14,6 +14,7 @@ struct duplex {
 	struct iscsi_pool    *pool;
 	struct iscsi_conn    *conn;
 	struct iscsi_session *session;
+	struct iscsi_session *join;  /* of another duplex: the next login joins it, with session NULL */
 	struct scsi_nexus    *nexus;
 	struct scsi_target   *target;
 	struct lu            *lu;

@@ -544,6 +544,100 @@ static void test_waiting_for_logout(void **state)
 	duplex_close(&d);
 }
 
+/* e becomes the second connection of d's session. */
+static void join(void)
+{
+	e.join = d.session;
+	duplex_open(&e);
+	duplex_login(&e, "", 0);
+	e.join = NULL;
+	e.itt = 1000;
+	assert_true(e.ready);
+	drain(&e);
+	assert_int_equal(d.session->nconns, 2);
+}
+
+/* Answers a NOP-In of the target with ExpStatSN `sn`. */
+static void acknowledge(struct duplex *x, uint32_t sn)
+{
+	const uint8_t *h = want(x, ISCSI_NOP_IN);
+	uint8_t nop[48] = { ISCSI_NOP_OUT | OP_IMMEDIATE, FLAG_FINAL };
+
+	put_be32(nop + BHS_ITT, ISCSI_NO_TAG);
+	memcpy(nop + BHS_TTT, h + BHS_TTT, 4);
+	put_be32(nop + BHS_CMD_SN, d.cmd_sn);
+	put_be32(nop + BHS_EXP_STAT_SN, sn);
+	duplex_send(x, nop, NULL, 0);
+	duplex_run(&d);
+	if (e.conn)
+		duplex_run(&e);
+}
+
+/* Proves that over two connections the response of a function on many tasks waits for the acknowledgement of every earlier
+ * status, and later responses for that of its own (4.2.2.3.3); that a connection which ends counts as having acknowledged; and
+ * that without the key nothing waits. */
+static void test_fence(void **state)
+{
+	uint8_t bhs[48], tur[16] = { 0 };
+
+	for (int ends = 0; ends < 2; ends++) {
+		OPEN(&d, "TaskReporting=ResponseFence,RFC3720\0");
+		join();
+		send_tmf(&d, TMF_ABORT_TASK_SET, ISCSI_NO_TAG, 0);
+		duplex_run(&e);
+		acknowledge(&d, d.conn->stat_sn);
+		assert_null(duplex_next(&d, NULL, NULL));
+		if (ends) {
+			duplex_close(&e);
+			duplex_run(&d);
+		} else {
+			acknowledge(&e, e.conn->stat_sn - 1); /* not all of it */
+			assert_null(duplex_next(&d, NULL, NULL));
+			duplex_cmd(&e, bhs, FLAG_FINAL, 0, tur);
+			put_be32(bhs + BHS_CMD_SN, d.cmd_sn++);
+			put_be32(bhs + BHS_EXP_STAT_SN, e.conn->stat_sn);
+			duplex_send(&e, bhs, NULL, 0);
+			assert_null(duplex_next(&e, NULL, NULL)); /* its response is behind the fence */
+			duplex_run(&d);
+		}
+		assert_int_equal(want(&d, ISCSI_TMF_RSP)[RSP_RESPONSE], TMF_RSP_COMPLETE);
+		acknowledge(&d, d.conn->stat_sn);
+		assert_int_equal(d.session->fence, FENCE_OPEN);
+		if (!ends) {
+			want(&e, ISCSI_SCSI_RSP);
+			duplex_close(&e);
+		}
+		duplex_close(&d);
+	}
+	OPEN(&d, "");
+	join();
+	ask_tmf(&d, TMF_ABORT_TASK_SET, ISCSI_NO_TAG, 0);
+	duplex_close(&e);
+	duplex_close(&d);
+}
+
+/* Proves that the other connections of the issuing session get event 5 once for each LUN with tasks that end (4.2.3.4 d 2). */
+static void test_event5_own_session(void **state)
+{
+	uint32_t itt;
+
+	OPEN(&d, SOLICITED FAST);
+	join();
+	for (int i = 0; i < 2; i++) {
+		e.cmd_sn = d.cmd_sn++;
+		write_waits(&e, &itt);
+	}
+	send_tmf(&d, TMF_LU_RESET, ISCSI_NO_TAG, 0);
+	duplex_run(&e);
+	assert_int_equal(want(&e, ISCSI_ASYNC)[ASYNC_EVENT], 5);
+	acknowledge(&e, e.conn->stat_sn);
+	assert_null(duplex_next(&e, NULL, NULL));
+	acknowledge(&d, d.conn->stat_sn);
+	assert_int_equal(want(&d, ISCSI_TMF_RSP)[RSP_RESPONSE], TMF_RSP_COMPLETE);
+	duplex_close(&e);
+	duplex_close(&d);
+}
+
 static int setup(void **state)
 {
 	duplex_init(&d);
@@ -568,6 +662,7 @@ int main(void)
 		cmocka_unit_test(test_waits_for_commands), cmocka_unit_test(test_async_messages),
 		cmocka_unit_test(test_text_exchange), cmocka_unit_test(test_declare), cmocka_unit_test(test_reject_reasons),
 		cmocka_unit_test(test_reject_resources), cmocka_unit_test(test_waiting_for_logout),
+		cmocka_unit_test(test_fence), cmocka_unit_test(test_event5_own_session),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
