@@ -35,6 +35,11 @@ int64_t sbc_unmap_prepare(struct scsi_cmd *c);
 void sbc_unmap(struct scsi_cmd *c);
 void sbc_lba_status(struct scsi_cmd *c);
 
+/* Blocks of the longest WRITE ATOMIC, 0 = there is none. */
+uint32_t sbc_atomic_max(const struct lu_loop *ll);
+int64_t sbc_atomic_prepare(struct scsi_cmd *c);
+void sbc_atomic(struct scsi_cmd *c);
+
 void sbc_orwrite(struct scsi_cmd *c);
 void sbc_defects(struct scsi_cmd *c);
 void sbc_prefetch(struct scsi_cmd *c);

@@ -22,6 +22,9 @@ PROFILES = {
     "4096": (["--ram", "512M,bs=4096"], None),
     "removable": (["--ram", "256M,removable"],
                   ["NoMedia", "PreventAllow", "StartStopUnit", "TestUnitReady", "Inquiry", "Mandatory"]),
+    "checked": (["--file", "{dir}/lun,size=256M,integrity={dir}/sums,pi=1"],
+                ["WriteAtomic16", "CompareAndWrite", "OrWrite", "Read10", "Read16", "Write16", "Verify16", "Unmap",
+                 "WriteSame16", "Inquiry", "ReadCapacity16"]),
     "ro": (["--file", "{dir}/lun,ro"], ["ReadOnly", "Read10", "Read16", "TestUnitReady", "ModeSense6"]),
 }
 # Tests that mean something on one kind of LUN only: where else they are not run, and why. GetLBAStatus.UnmapSingle

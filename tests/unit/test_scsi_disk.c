@@ -640,6 +640,7 @@ static void orwrite(void **state)
 	assert_memory_equal(r.data, a, sizeof(a));
 	put_be64(cdb + 2, 1ull << 40);
 	assert_sense(run(n, cdb, 16, b, sizeof(b), 0), 5, 0x21, 0);
+	assert_good(OUT(n, a, 2 * unit, 0x9c, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2)); /* test_scsi_atomic.c has the rest */
 	assert_good(DO(n, 0x37, 0, 0x1d, 0, 0, 0, 0, 0, 64));
 	assert_int_equal(DO(n, 0x37, 0, 0x1d, 0, 0, 0, 0, 0, 64).data[1], 0x1d);
 	assert_good(DO(n, 0xb7, 0x08, 0, 0, 0, 0, 0, 0, 0, 64));
