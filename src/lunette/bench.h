@@ -10,7 +10,7 @@
 #include <netdb.h>
 
 #include "iscsi/initiator.h"
-#include "lunette/url.h"
+#include "net/url.h"
 
 enum { BENCH_SESSIONS = 4096, BENCH_DEPTH = 1024, BENCH_RX = 256 << 10, RAW_HDR = 48 };
 

@@ -43,6 +43,7 @@ struct copy {
 	unsigned    first, used; /* ring: the oldest, how many */
 	uint64_t    next, done, from, total;
 	uint64_t    safe;        /* flushed up to here: where a copy that broke may go on */
+	unsigned    lost;        /* sessions of the destination that were, at the last flush */
 	bool        eof, show;
 	uint64_t    start_ns, shown_ns;
 };
@@ -112,6 +113,7 @@ static void rw_cdb(const struct end *n, struct slot *s, bool write)
 	memset(&s->cmd, 0, sizeof(s->cmd));
 	s->cmd.lun = remote_lun(n->url.lun);
 	s->cmd.attr = 1;
+	s->cmd.retry = true; /* the same bytes at the same place */
 	s->cmd.cdb[0] = write ? 0x8a : 0x88;
 	put_be64(s->cmd.cdb + 2, s->off / n->block);
 	put_be32(s->cmd.cdb + 10, s->len / n->block);
@@ -252,14 +254,28 @@ static void progress(struct copy *k, bool last)
 	fprintf(stderr, last ? "          \n" : "     ");
 }
 
+/* The destination's session was lost since the last flush: what its target had not made safe may be lost with it. */
+static int again_from_safe(struct copy *k, struct err *e)
+{
+	k->lost = remote_lost(k->dst.r);
+	if (k->src.pipe)
+		return err_set(e, -EIO, "'%s' was gone for a while, and what it had not stored cannot be read again from a pipe",
+			k->dst.name);
+	k->next = k->done = k->safe;
+	k->eof = k->next == k->total;
+	return 0;
+}
+
 /* What was written so far lasts from now on. */
 static int flush(struct copy *k, struct err *e)
 {
-	struct iscsi_ini_cmd c = { .lun = remote_lun(k->dst.url.lun), .cdb = { 0x91 } };
+	struct iscsi_ini_cmd c = { .lun = remote_lun(k->dst.url.lun), .cdb = { 0x91 }, .retry = true }; /* see again_from_safe() */
 	int r = k->dst.r ? remote_run(k->dst.r, &c, e) : 0;
 
 	if (!k->dst.r && !k->dst.pipe && fsync(k->dst.fd))
 		r = err_set(e, -errno, "'%s' did not reach the disk: %s", k->dst.name, strerror(errno));
+	if (!r && k->dst.r && remote_lost(k->dst.r) != k->lost)
+		return again_from_safe(k, e);
 	k->safe = r ? k->safe : k->done;
 	return r;
 }
@@ -331,11 +347,15 @@ static int run(struct copy *k, const char *src, const char *dst, struct err *e)
 	k->total = k->src.bytes;
 	k->eof = k->total == k->from;
 	k->start_ns = now_ns();
-	while (!r) {
+	for (bool ended = false; !r && !ended;) {
 		r = step(k, e);
+		if (r == 1) {
+			r = finish(k, e);
+			ended = k->safe == k->done; /* else it goes on from where the destination is safe */
+		}
 		progress(k, false);
 	}
-	return r == 1 ? finish(k, e) : r;
+	return r;
 }
 
 int cmd_cp(struct cli *c, int argc, char **argv)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * A session with any iSCSI target for the commands of lunette(1): our initiator over a blocking socket. One thread. */
+ * A session with any iSCSI target for the commands of lunette(1): net/initiator.h, waited for. One thread. A session
+ * that is lost is made anew for 30 s unless the URL says otherwise; commands that must survive that are marked retry. */
 #ifndef LUNETTE_LUNETTE_REMOTE_H
 #define LUNETTE_LUNETTE_REMOTE_H
 
 #include "iscsi/initiator.h"
-#include "lunette/url.h"
+#include "net/url.h"
 
 struct remote;
 
@@ -20,6 +21,8 @@ int  remote_run(struct remote *r, struct iscsi_ini_cmd *cmd, struct err *e);
  * gone). */
 int  remote_submit(struct remote *r, struct iscsi_ini_cmd *cmd, struct err *e);
 struct iscsi_ini_cmd *remote_next(struct remote *r, struct err *e);
+/* How often the session was lost and made anew. */
+unsigned remote_lost(const struct remote *r);
 /* Fills e from a command that ended; 0 when it ended with GOOD. */
 int  remote_verdict(const struct iscsi_ini_cmd *cmd, struct err *e);
 /* lun below LIM_LUNS, as it goes on the wire. */

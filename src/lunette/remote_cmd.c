@@ -33,7 +33,7 @@ static int server_url(struct url *u, const char *s, struct err *e)
 {
 	if (url_is(s))
 		return url_parse(u, s, e);
-	memset(u, 0, sizeof(*u));
+	url_defaults(u);
 	return url_parse_host(u, s, strlen(s), "3260", e);
 }
 
@@ -138,7 +138,7 @@ static json_t *list_lun(struct remote *r, unsigned lun)
 static int list_luns(const struct url *u, json_t *into, struct err *e)
 {
 	static uint8_t d[8 + 8 * LIM_LUNS];
-	struct iscsi_ini_cmd c = { .cdb = { 0xa0 }, .in = d, .in_len = sizeof(d) };
+	struct iscsi_ini_cmd c = { .cdb = { 0xa0 }, .in = d, .in_len = sizeof(d), .retry = true };
 	struct remote *r;
 	int code = remote_open(&r, u, e);
 

@@ -39,6 +39,7 @@ struct net_ini {
 	struct timer        tick;
 	struct task         turn;
 	bool                queued, closing, inside;
+	int                 dial_errno;
 	bool                idle;       /* the last turn found nothing to do */
 	void              (*closed)(void *ctx);
 	void               *closed_ctx;
@@ -53,17 +54,29 @@ static void random_bytes(void *p, size_t len)
 	CHECK(RAND_bytes(p, (int)len) == 1);
 }
 
-int net_split_address(const char *s, const char *dflt, char *host, size_t host_room, char *port, size_t port_room)
+void net_ini_use_url(struct net_ini_conf *c, const struct url *u, const char *name, struct iscsi_chap_user chap[2])
 {
-	const char *close = *s == '[' ? strchr(s, ']') : NULL;
-	const char *colon = close ? (close[1] ? close + 1 : NULL) : strchr(s, ':');
-	size_t len = close ? (size_t)(close - s - 1) : colon ? (size_t)(colon - s) : strlen(s);
-
-	if (!len || len >= host_room || (colon && (*colon != ':' || !colon[1])))
-		return -EINVAL;
-	memcpy(host, s + (close != NULL), len);
-	host[len] = 0;
-	return (size_t)snprintf(port, port_room, "%s", colon ? colon + 1 : dflt) < port_room ? 0 : -EINVAL;
+	iscsi_ini_conf_defaults(&c->ini);
+	iscsi_ini_conf_level(&c->ini, u->level);
+	c->host = u->host;
+	c->port = u->port;
+	c->ini.initiator = *u->initiator ? u->initiator : name;
+	c->ini.target = *u->target ? u->target : NULL;
+	random_bytes(c->ini.isid + 1, 5);
+	c->ini.connections = u->connections;
+	c->ini.offer.protocol_level = u->protocol;
+	c->ini.offer.header_digest = c->ini.offer.require_header_digest = u->header_digest;
+	c->ini.offer.data_digest = c->ini.offer.require_data_digest = u->data_digest;
+	if (u->retry_set)
+		c->ini.retry_ns = u->retry_s * UINT64_C(1000000000);
+	if (!*u->user)
+		return;
+	chap[0] = (struct iscsi_chap_user){ .name = u->user, .secret = u->secret };
+	c->ini.chap = &chap[0];
+	if (!*u->target_secret)
+		return;
+	chap[1] = (struct iscsi_chap_user){ .name = *u->target_user ? u->target_user : NULL, .secret = u->target_secret };
+	c->ini.mutual = &chap[1];
 }
 
 /* --- the end of a transport --- */
@@ -161,6 +174,7 @@ static void connected(struct op *op)
 	if (s->ending) {
 		end(s, NULL);
 	} else if (op->res < 0) {
+		s->n->dial_errno = op->res;
 		snprintf(s->why, sizeof(s->why), "cannot connect to %s port %s: %s", s->host, s->port, strerror(-op->res));
 		loop_forget(s->n->loop, s->fd);
 		if (!loop_sim_fd(s->fd))
@@ -229,6 +243,7 @@ static void look_up(struct op *op)
 static void begin_tries(struct slot *s)
 {
 	if (s->code) {
+		s->n->dial_errno = -EHOSTUNREACH;
 		snprintf(s->why, sizeof(s->why), "the name cannot be resolved: %s", gai_strerror(s->code));
 		s->all = NULL;
 	}
@@ -253,16 +268,17 @@ static void looked_up(struct op *op)
 static void dial(struct slot *s, const char *address)
 {
 	struct net_ini *n = s->n;
+	struct url to;
+	struct err e;
 
 	s->why[0] = 0;
-	if (*address && net_split_address(address, "3260", s->host, sizeof(s->host), s->port, sizeof(s->port))) {
+	n->dial_errno = 0;
+	if (url_parse_host(&to, *address ? address : "x", *address ? strlen(address) : 1, "3260", &e)) {
 		end(s, "the target has moved to an address that makes no sense");
 		return;
 	}
-	if (!*address) {
-		snprintf(s->host, sizeof(s->host), "%s", n->conf.host);
-		snprintf(s->port, sizeof(s->port), "%s", n->conf.port);
-	}
+	snprintf(s->host, sizeof(s->host), "%s", *address ? to.host : n->conf.host);
+	snprintf(s->port, sizeof(s->port), "%s", *address ? to.port : n->conf.port);
 	if (!s->rx_buf && !(s->rx_buf = malloc(n->conf.rx_bytes))) {
 		end(s, "out of memory");
 		return;
@@ -415,4 +431,9 @@ void net_ini_close(struct net_ini *n, void (*done)(void *ctx), void *ctx)
 int net_ini_fd(const struct net_ini *n, unsigned k)
 {
 	return n->slot[k].up ? n->slot[k].fd : -1;
+}
+
+int net_ini_errno(const struct net_ini *n)
+{
+	return n->dial_errno;
 }

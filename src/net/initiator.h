@@ -6,6 +6,7 @@
 
 #include "iscsi/initiator.h"
 #include "loop/loop.h"
+#include "net/url.h"
 
 struct net_ini;
 
@@ -20,6 +21,9 @@ struct net_ini_conf {
 	void       *ctx;
 };
 
+/* What a URL says: addresses, names, CHAP, connections, level, digests, protocol. u and chap (two of them: ours and the
+ * target's) are borrowed for life. name: ours, unless the URL has one. The ISID is random. */
+void net_ini_use_url(struct net_ini_conf *c, const struct url *u, const char *name, struct iscsi_chap_user chap[2]);
 /* NULL: out of memory. Dialing begins in this turn. */
 struct net_ini *net_ini_new(struct loop *l, const struct net_ini_conf *conf);
 struct iscsi_ini *net_ini_engine(struct net_ini *n);
@@ -28,8 +32,8 @@ void net_ini_kick(struct net_ini *n);
 /* Hangs up without a word; commands end (their events still come), and when nothing is in flight any more done runs, from
  * the loop's queue, and n is gone. After INI_EV_CLOSED too. */
 void net_ini_close(struct net_ini *n, void (*done)(void *ctx), void *ctx);
-/* "host", "host:port", "[v6]:port" with dflt where no port is given. 0 or -EINVAL. */
-int  net_split_address(const char *s, const char *dflt, char *host, size_t host_room, char *port, size_t port_room);
+/* Why the last dialing failed: -errno, 0: it did not. */
+int  net_ini_errno(const struct net_ini *n);
 /* The descriptor of connection k, -1: none. For the simulator, which cuts it. */
 int  net_ini_fd(const struct net_ini *n, unsigned k);
 

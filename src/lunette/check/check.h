@@ -21,7 +21,7 @@
 
 #include "base/check.h"
 #include "iscsi/pdu.h"
-#include "lunette/url.h"
+#include "net/url.h"
 
 enum {
 	CHECK_CONNS = 64,         /* one case's connections */
