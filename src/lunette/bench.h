@@ -25,7 +25,8 @@ struct bench_conf {
 	uint64_t size, seed;              /* size: bytes of the LUN that are used; 0 = all */
 	double   time_s, warmup_s;
 	int      cpu, server_pid;         /* -1, 0: none */
-	unsigned storm, idle;
+	unsigned storm, idle, connections; /* 0: as the URL says */
+	int      level;                   /* -1 likewise */
 };
 
 struct bench_wire;
@@ -45,10 +46,13 @@ struct bench_io {
 /* Called when an I/O ended (with what it was), from bench_wire_turn(). */
 typedef void bench_done_fn(struct bench_io *io);
 
-/* One connection. */
+/* One session, or one connection of the raw protocol. */
 struct bench_wire {
 	const struct bench_conf *conf;
-	int      fd;
+	int      fd[INI_CONNS_MAX];       /* -1: none */
+	unsigned nfds;                    /* that there may be */
+	bool     timed;                   /* has recovery or several connections: needs a clock */
+	const struct addrinfo *ai;
 	bool     ready, closed;
 	char     why[160];
 	unsigned status;                  /* login status when refused */

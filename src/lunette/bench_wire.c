@@ -76,6 +76,13 @@ static int open_iscsi(struct bench_wire *w, uint32_t isid)
 	ic.offer.header_digest = ic.offer.require_header_digest = c->header_digest;
 	ic.offer.data_digest = ic.offer.require_data_digest = c->data_digest;
 	ic.max_cmds = c->depth + 1;
+	if (c->url.level)
+		iscsi_ini_conf_level(&ic, c->url.level);
+	ic.connections = c->url.connections;
+	ic.offer.protocol_level = c->url.protocol;
+	ic.retry_ns = c->url.retry_s * UINT64_C(1000000000);
+	w->nfds = ic.connections;
+	w->timed = ic.connections > 1 || c->url.level || ic.retry_ns;
 	ic.random = random_bytes;
 	if (*c->url.user) {
 		w->chap = (struct iscsi_chap_user){ .name = c->url.user, .secret = c->url.secret };
@@ -107,8 +114,13 @@ struct bench_wire *bench_wire_open(const struct bench_conf *c, const struct addr
 		return NULL;
 	w->conf = c;
 	w->done = done;
-	w->fd = dial(ai);
-	if (w->fd < 0 || (c->raw ? open_raw(w) : open_iscsi(w, isid))) {
+	w->ai = ai;
+	w->nfds = 1;
+	for (unsigned k = 0; k < INI_CONNS_MAX; k++)
+		w->fd[k] = -1;
+	if (c->raw)
+		w->fd[0] = dial(ai);
+	if ((c->raw && w->fd[0] < 0) || (c->raw ? open_raw(w) : open_iscsi(w, isid))) {
 		free(w);
 		return NULL;
 	}
@@ -121,9 +133,13 @@ void bench_wire_close(struct bench_wire *w, bool reset)
 
 	if (!w)
 		return;
-	if (reset)
-		setsockopt(w->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
-	close(w->fd);
+	for (unsigned k = 0; k < w->nfds; k++) {
+		if (w->fd[k] < 0)
+			continue;
+		if (reset)
+			setsockopt(w->fd[k], SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+		close(w->fd[k]);
+	}
 	iscsi_ini_free(w->ini);
 	free(w->raw_hdr);
 	free(w->raw_crcs);
@@ -314,9 +330,32 @@ static void iscsi_done(struct bench_wire *w, struct bench_io *io)
 	w->done(io);
 }
 
+/* Blocks while it connects. */
+static void connect_one(struct bench_wire *w, unsigned k)
+{
+	w->fd[k] = dial(w->ai);
+	if (w->fd[k] >= 0)
+		iscsi_ini_up(w->ini, k);
+	else
+		iscsi_ini_lost(w->ini, k, strerror(errno));
+}
+
+static void hang_up(struct bench_wire *w, unsigned k, const char *why)
+{
+	char text[sizeof(w->why)];
+
+	snprintf(text, sizeof(text), "%s", why);
+	close(w->fd[k]);
+	w->fd[k] = -1;
+	iscsi_ini_lost(w->ini, k, text);
+}
+
 static void iscsi_events(struct bench_wire *w)
 {
 	struct iscsi_ini_event ev;
+
+	if (w->timed)
+		iscsi_ini_tick(w->ini, bench_now_ns());
 
 	while (iscsi_ini_next(w->ini, &ev)) {
 		if (ev.kind == INI_EV_CMD && ev.ctx)
@@ -324,9 +363,9 @@ static void iscsi_events(struct bench_wire *w)
 		else if (ev.kind == INI_EV_CMD)
 			w->plain_done = true;
 		else if (ev.kind == INI_EV_CONNECT)
-			iscsi_ini_up(w->ini, ev.conn);
+			connect_one(w, ev.conn);
 		else if (ev.kind == INI_EV_HANGUP)
-			iscsi_ini_lost(w->ini, ev.conn, ev.text);
+			hang_up(w, ev.conn, ev.text);
 		else if (ev.kind == INI_EV_LOGGED_IN)
 			w->ready = true;
 		else if (ev.kind == INI_EV_CLOSED)
@@ -341,45 +380,53 @@ int bench_wire_submit(struct bench_wire *w, struct bench_io *io)
 	return w->ini ? iscsi_submit(w, io) : raw_submit(w, io);
 }
 
-static int pending(struct bench_wire *w, struct iovec **iov)
+static int pending(struct bench_wire *w, unsigned k, struct iovec **iov)
 {
-	return w->ini ? iscsi_ini_tx(w->ini, 0, iov) : raw_tx(w, iov);
+	return w->ini ? iscsi_ini_tx(w->ini, k, iov) : raw_tx(w, iov);
+}
+
+static bool wants_out(struct bench_wire *w, unsigned k)
+{
+	struct iovec *iov;
+
+	return w->fd[k] >= 0 && pending(w, k, &iov) > 0;
 }
 
 bool bench_wire_wants_out(struct bench_wire *w)
 {
-	struct iovec *iov;
-
-	return pending(w, &iov) > 0;
+	for (unsigned k = 0; k < w->nfds; k++)
+		if (wants_out(w, k))
+			return true;
+	return false;
 }
 
-static void lost(struct bench_wire *w, const char *why)
+static void lost(struct bench_wire *w, unsigned k, const char *why)
 {
 	if (!w->ini) {
 		closed(w, 0, why);
 		return;
 	}
-	iscsi_ini_lost(w->ini, 0, why);
+	hang_up(w, k, why);
 	iscsi_events(w);
 }
 
-static bool send_some(struct bench_wire *w)
+static bool send_some(struct bench_wire *w, unsigned k)
 {
 	struct msghdr m = { 0 };
 	bool moved = false;
 	ssize_t n;
 
-	while ((m.msg_iovlen = (size_t)pending(w, &m.msg_iov)) > 0) {
+	while (w->fd[k] >= 0 && (m.msg_iovlen = (size_t)pending(w, k, &m.msg_iov)) > 0) {
 		m.msg_iovlen = MIN(m.msg_iovlen, (size_t)1024);
-		n = sendmsg(w->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = sendmsg(w->fd[k], &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno == EAGAIN)
 			break;
 		if (n < 0) {
-			lost(w, strerror(errno));
+			lost(w, k, strerror(errno));
 			break;
 		}
 		if (w->ini)
-			iscsi_ini_tx_done(w->ini, 0, (size_t)n);
+			iscsi_ini_tx_done(w->ini, k, (size_t)n);
 		else
 			raw_tx_done(w, (size_t)n);
 		moved = true;
@@ -387,40 +434,61 @@ static bool send_some(struct bench_wire *w)
 	return moved;
 }
 
-bool bench_wire_turn(struct bench_wire *w, bool block)
+static bool turn_one(struct bench_wire *w, unsigned k, bool block)
 {
-	bool moved = send_some(w);
+	bool moved = send_some(w, k);
 	ssize_t n;
 
-	if (w->closed)
-		return false;
-	n = recv(w->fd, rx_buf, sizeof(rx_buf), block && !bench_wire_wants_out(w) ? 0 : MSG_DONTWAIT);
+	if (w->closed || w->fd[k] < 0)
+		return moved;
+	n = recv(w->fd[k], rx_buf, sizeof(rx_buf), block && !wants_out(w, k) ? 0 : MSG_DONTWAIT);
 	if (n == 0 || (n < 0 && errno != EAGAIN)) {
-		lost(w, n ? strerror(errno) : "target closed the connection");
+		lost(w, k, n ? strerror(errno) : "target closed the connection");
 		return true;
 	}
 	if (n < 0)
 		return moved;
 	if (w->ini) {
-		iscsi_ini_rx(w->ini, 0, rx_buf, (size_t)n);
+		iscsi_ini_rx(w->ini, k, rx_buf, (size_t)n);
 		iscsi_events(w);
 	} else {
 		raw_rx(w, rx_buf, (size_t)n);
 	}
 	if (!w->closed)
-		send_some(w);
+		send_some(w, k);
 	return true;
+}
+
+bool bench_wire_turn(struct bench_wire *w, bool block)
+{
+	bool moved = false;
+
+	if (w->timed)
+		iscsi_events(w);
+	for (unsigned k = 0; k < w->nfds && !w->closed; k++)
+		moved |= turn_one(w, k, block && !w->timed);
+	return moved;
 }
 
 void bench_wait(struct bench_wire **w, unsigned n, int ms)
 {
-	static struct pollfd p[BENCH_SESSIONS];
+	static struct pollfd p[BENCH_SESSIONS + INI_CONNS_MAX * 64];
+	unsigned at = 0;
 
 	for (unsigned i = 0; i < n; i++)
-		p[i] = (struct pollfd){ .fd = w[i] && !w[i]->closed ? w[i]->fd : -1,
-			.events = w[i] && !w[i]->closed && bench_wire_wants_out(w[i]) ? POLLIN | POLLOUT : POLLIN };
-	poll(p, n, ms);
-	for (unsigned i = 0; i < n; i++)
+		for (unsigned k = 0; w[i] && k < w[i]->nfds && at < ARRAY_LEN(p); k++) {
+			bool open = !w[i]->closed && w[i]->fd[k] >= 0;
+
+			ms = w[i]->timed ? MIN(ms, 20) : ms;
+			p[at++] = (struct pollfd){ .fd = open ? w[i]->fd[k] : -1,
+				.events = open && wants_out(w[i], k) ? POLLIN | POLLOUT : POLLIN };
+		}
+	poll(p, at, ms);
+	at = 0;
+	for (unsigned i = 0; i < n; i++) {
 		if (w[i])
-			w[i]->due = p[i].revents != 0;
+			w[i]->due = w[i]->timed;
+		for (unsigned k = 0; w[i] && k < w[i]->nfds && at < ARRAY_LEN(p); k++)
+			w[i]->due |= p[at++].revents != 0;
+	}
 }

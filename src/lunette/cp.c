@@ -269,7 +269,8 @@ static int again_from_safe(struct copy *k, struct err *e)
 /* What was written so far lasts from now on. */
 static int flush(struct copy *k, struct err *e)
 {
-	struct iscsi_ini_cmd c = { .lun = remote_lun(k->dst.url.lun), .cdb = { 0x91 }, .retry = true }; /* see again_from_safe() */
+	/* Twice is well: again_from_safe() sees what was lost between. */
+	struct iscsi_ini_cmd c = { .lun = remote_lun(k->dst.url.lun), .cdb = { 0x91 }, .retry = true };
 	int r = k->dst.r ? remote_run(k->dst.r, &c, e) : 0;
 
 	if (!k->dst.r && !k->dst.pipe && fsync(k->dst.fd))

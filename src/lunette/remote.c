@@ -247,7 +247,8 @@ int remote_capacity(struct remote *r, unsigned lun, uint64_t *ret_bytes, uint32_
 	struct err *e)
 {
 	uint8_t d[32] = { 0 };
-	struct iscsi_ini_cmd c = { .lun = remote_lun(lun), .cdb = { 0x9e, 0x10, [13] = 32 }, .in = d, .in_len = 32, .retry = true };
+	struct iscsi_ini_cmd c = { .lun = remote_lun(lun), .cdb = { 0x9e, 0x10, [13] = 32 },
+		.in = d, .in_len = 32, .retry = true };
 	int code = remote_run(r, &c, e);
 
 	if (code)
