@@ -61,15 +61,21 @@ static int width(const struct table *t, unsigned column)
 
 void table_print(struct table *t)
 {
+	int *wide = calloc(t->columns, sizeof(*wide));
+
+	CHECK(wide);
+	for (unsigned c = 0; c < t->columns; c++)
+		wide[c] = width(t, c);
 	for (unsigned i = 0; i < t->n; i++) {
 		unsigned c = i % t->columns;
 		bool last = c + 1 == t->columns;
 		if (t->right[c])
-			printf("%*s", width(t, c), t->cell[i]);
+			printf("%*s", wide[c], t->cell[i]);
 		else
-			printf("%-*s", last ? 0 : width(t, c), t->cell[i]);
+			printf("%-*s", last ? 0 : wide[c], t->cell[i]);
 		printf("%s", last ? "\n" : "  ");
 	}
+	free(wide);
 	for (unsigned i = 0; i < t->n; i++)
 		free(t->cell[i]);
 	free(t->cell);

@@ -119,7 +119,7 @@ class Session:
         if itt is None:
             itt = self.itt
             self.itt += 1
-        lun = struct.pack(">H", self.lun) + bytes(6) if lun is None else lun
+        lun = struct.pack(">H", self.lun | (0x4000 if self.lun > 255 else 0)) + bytes(6) if lun is None else lun  # SAM-5 4.7
         bhs = bytes([op | (0x40 if immediate else 0), flags]) + b23 + bytes([0]) + len(data).to_bytes(3, "big") + lun + \
             struct.pack(">I", itt) + words.ljust(28, b"\0")
         assert len(bhs) == 48
