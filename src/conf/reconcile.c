@@ -368,10 +368,11 @@ static struct portal *portal_find(struct server *s, const struct conf_portal *c)
 	return NULL;
 }
 
-static void portal_drop(struct portal *p)
+/* evict: connections that came through it shall go. */
+static void portal_drop(struct portal *p, bool evict)
 {
 	if (p->net)
-		net_portal_remove(p->net);
+		net_portal_remove(p->net, evict);
 	list_del(&p->node);
 	free(p->listen);
 	free(p->advertise);
@@ -391,7 +392,7 @@ static int portal_add(struct server *s, const struct conf_portal *c, struct err 
 	int r = p->listen ? net_portal_add(&p->net, c->listen, (uint16_t)c->group, c->advertise, e) :
 			err_set(e, -ENOMEM, "out of memory");
 	if (r < 0) {
-		portal_drop(p);
+		portal_drop(p, false);
 		return r;
 	}
 	p->wanted = true;
@@ -399,14 +400,15 @@ static int portal_add(struct server *s, const struct conf_portal *c, struct err 
 	return 0;
 }
 
-/* An address whose group changed cannot be bound twice: the old listener goes first. Sessions stay. */
+/* An address whose group changed cannot be bound twice: the old listener goes first. Sessions stay, but those of another
+ * group, which is part of what their initiators know them by. */
 static void portal_make_way(struct server *s, const struct conf_portal *c)
 {
 	struct portal *p, *tmp;
 
 	list_for_each_safe(p, tmp, &s->portals, node)
 		if (!p->wanted && strcmp(p->listen, c->listen) == 0)
-			portal_drop(p);
+			portal_drop(p, p->group != c->group);
 }
 
 static void portals_unwanted(struct server *s)
@@ -415,7 +417,7 @@ static void portals_unwanted(struct server *s)
 
 	list_for_each_safe(p, tmp, &s->portals, node)
 		if (!p->wanted)
-			portal_drop(p);
+			portal_drop(p, true);
 }
 
 static void portals_mark(struct server *s, const struct conf *c)
@@ -474,7 +476,7 @@ static int portals_open(struct server *s, const struct conf *c, struct err *e)
 		r = portals_pass(s, c, true, e);
 	list_for_each_safe(p, tmp, &s->portals, node)
 		if (r < 0 && !p->old)
-			portal_drop(p);
+			portal_drop(p, false);
 	return r;
 }
 
@@ -841,7 +843,7 @@ void server_free(struct server *s)
 	if (!s)
 		return;
 	while (!list_empty(&s->portals))
-		portal_drop(list_first(&s->portals, struct portal, node));
+		portal_drop(list_first(&s->portals, struct portal, node), false);
 	loop_timer_clear(s->control, &s->tick);
 	conf_free(&conf_root_type, &s->conf);
 	free(s->index);

@@ -63,9 +63,10 @@ void iscsi_conn_quiesce(struct iscsi_conn *c)
 	c->no_commands = true;
 }
 
-void iscsi_conn_drop(struct iscsi_conn *c, uint16_t time2wait, uint16_t time2retain, const char *why)
+void iscsi_conn_drop(struct iscsi_conn *c, bool session, uint16_t time2wait, uint16_t time2retain, const char *why)
 {
-	struct iscsi_ctl *k = drop(c, ASYNC_CONN_DROP, c->cid, (uint16_t[]){ time2wait, time2retain });
+	struct iscsi_ctl *k = drop(c, session ? ASYNC_SESSION_DROP : ASYNC_CONN_DROP, session ? 0 : c->cid,
+		(uint16_t[]){ time2wait, time2retain });
 
 	if (!k) {
 		conn_close(c, why);

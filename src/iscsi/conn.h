@@ -100,8 +100,9 @@ void iscsi_conn_declare(struct iscsi_conn *c, uint32_t max_recv_segment, uint16_
 void iscsi_conn_scsi_event(struct iscsi_conn *c, const uint8_t lun[8], const void *sense, uint16_t len);
 /* New SCSI commands are rejected (0x0c, waiting for logout); what was begun ends, with its data, and is answered. */
 void iscsi_conn_quiesce(struct iscsi_conn *c);
-/* The end: asynchronous message 2 for this connection, then ISCSI_EV_CLOSE with why (NULL: in good order). */
-void iscsi_conn_drop(struct iscsi_conn *c, uint16_t time2wait, uint16_t time2retain, const char *why);
+/* The end: asynchronous message 2, for this connection, or 3, for the session, then ISCSI_EV_CLOSE with why (NULL: in good
+ * order). */
+void iscsi_conn_drop(struct iscsi_conn *c, bool session, uint16_t time2wait, uint16_t time2retain, const char *why);
 void iscsi_conn_deafen(struct iscsi_conn *c); /* reads no more: what runs ends and is answered */
 bool iscsi_conn_idle(const struct iscsi_conn *c); /* no task, nothing to send */
 

@@ -186,8 +186,10 @@ static void run_kick(struct task *task)
 		if (!s)
 			s = session_by_id(&t->sessions, k->id);
 	k->found = s != NULL;
-	if (s)
+	if (s) {
+		s->told = !s->dying;
 		session_kill_home(s);
+	}
 	k->task.run = kick_answer;
 	loop_post(net.control, &k->task);
 }
@@ -240,8 +242,8 @@ static void quiesce_leg(struct round_leg *leg, void *ctx)
 	list_for_each_safe(c, tmp, &net.loops[loop_index(leg->loop)].conns, node) {
 		if (c->dead)
 			continue;
-		c->draining = true;
-		iscsi_conn_deafen(c->engine);
+		c->end_session = true;
+		leave_quiesce(c, 0);
 		stream_pump(c);
 	}
 	round_leg_done(leg);

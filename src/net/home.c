@@ -179,6 +179,8 @@ static void run_kill(struct task *t)
 
 	if (s->gently)
 		stream_session_ask_logout(s);
+	else if (s->told)
+		stream_session_drop(s, "session closed by the administrator");
 	else
 		stream_session_kill(s, "session reinstated, removed or closed by the administrator");
 	s->kill.run = run_kill_back;

@@ -6,6 +6,7 @@
  *
  *   listen.c  portals, accept, which loop serves a new connection
  *   stream.c  socket <-> engine
+ *   leave.c   connections that are sent away
  *   home.c    targets, policy, admission, reinstatement, SendTargets
  *   guard.c   what one client may take from the others
  *   isns.c    registration with a name server, on the control loop
@@ -26,7 +27,9 @@ enum {
 	WINDOW_MAX = 128,         /* commands of one session in flight: what deep queues of initiators use ... */
 	WINDOW_MIN = 4,           /* ... and what is left of it when sessions are many or memory is little */
 	BUDGET_SHARE = 4,         /* data in flight may take a quarter of the memory */
-	LOGOUT_NS = 1000000000,   /* how long an initiator has to log out when it was asked to */
+	LOGOUT_NS = 1000000000,   /* how long an initiator has to log out when it was asked to, ... */
+	QUIESCE_NS = 1000000000,  /* ... its commands to end when it does not, ... */
+	DROP_NS = 1000000000,     /* ... and the news that it is dropped to leave */
 	SNDBUF_BYTES = 384 << 10, /* unsent payload stays in cache; see docs/performance.md */
 };
 
@@ -45,7 +48,9 @@ struct net_portal {
 	char          name[ADDR_TEXT], advertise[ADDR_TEXT];
 	struct op     op;         /* accept, home */
 	struct timer  again;      /* after running out of descriptors */
+	uint64_t      id;         /* never reused */
 	bool          closing, accepting;
+	bool          evict;      /* its connections go with it */
 	struct task   start, stop; /* two: a portal may be removed before home has heard of it */
 };
 
@@ -79,7 +84,7 @@ struct net_session {
 	uint8_t              isid[6];
 	uint16_t             tsih, tpgt;
 	struct list          waiters;    /* admissions that reinstate it */
-	bool                 dying, gently; /* gently: it is asked to log out first */
+	bool                 dying, gently, told; /* gently: it is asked to log out first; told: that it is dropped */
 	struct loop         *loop;
 	unsigned             joins;      /* connections on their way to join it, which look at it when they arrive */
 	/* its loop */
@@ -118,6 +123,8 @@ struct net_msg {
 	struct iscsi_text   text;
 };
 
+enum leave_step { STAY, LEAVE_ASKED, LEAVE_QUIESCED, LEAVE_DROPPED };
+
 struct net_conn {
 	struct list        node;         /* per loop */
 	struct loop       *loop;
@@ -136,7 +143,10 @@ struct net_conn {
 	struct net_session *session;
 	struct net_rules  *rules;
 	uint64_t           since_ns;
-	uint64_t           end_ns;     /* closed then, 0 = not: the target was removed */
+	enum leave_step    leave;
+	uint64_t           end_ns;     /* of this step, 0 = none */
+	const char        *end_why;
+	bool               end_session; /* all of its session ends */
 	union addr         local, peer;
 	struct net_client *client;     /* home: guard.c */
 	bool               joining;    /* home: counted as a login under way */
@@ -146,6 +156,7 @@ struct net_conn {
 	uint64_t           answer_ns;  /* nothing is sent until then */
 	char               local_text[ADDR_TEXT], peer_text[ADDR_TEXT];
 	uint16_t           tpgt;
+	uint64_t           portal_id;
 	struct net_msg     msg;
 	struct task        release;      /* rules go back to home, then the loop count drops */
 	struct iovec       iov[RX_IOV];
@@ -199,6 +210,16 @@ void stream_kill(struct net_conn *c, const char *why);
 void stream_session_ask_logout(struct net_session *s); /* and close what has not gone after a second */
 void stream_pump(struct net_conn *c);             /* events, then what is to be sent */
 void stream_session_kill(struct net_session *s, const char *why); /* every connection, and what is kept of lost ones */
+void stream_session_drop(struct net_session *s, const char *why); /* the same, and says so to the initiator */
+
+void stream_tick(struct net_conn *c);             /* a deadline came nearer */
+
+/* leave.c; on the connection's loop, not from inside the engine. why: for the log, NULL = in good order */
+void leave_ask(struct net_conn *c, bool session, const char *why);
+void leave_quiesce(struct net_conn *c, uint64_t ns); /* ns: how long at most, 0 = the caller counts */
+void leave_drop(struct net_conn *c, bool session, const char *why);
+void leave_idle(struct net_conn *c);
+void leave_tick(struct net_conn *c);
 
 /* admin.c */
 void drain_check(void);                           /* home: a connection or a session ended */

@@ -280,6 +280,7 @@ static void hand_out(struct net_portal *p, int fd)
 	list_init(&c->in_session);
 	c->fd = fd;
 	c->tpgt = p->tpgt;
+	c->portal_id = p->id;
 	c->start.run = run_start;
 	loop_post(c->loop, &c->start);
 }
@@ -342,9 +343,35 @@ static void portal_stop(struct net_portal *p)
 		portal_end(p);
 }
 
+/* Its connections are asked to log out: initiators come back over another portal. */
+struct evict { uint64_t id; };
+
+static void evict_leg(struct round_leg *leg, void *ctx)
+{
+	const struct evict *ev = ctx;
+	struct net_conn *c, *tmp;
+
+	list_for_each_safe(c, tmp, &net.loops[loop_index(leg->loop)].conns, node)
+		if (c->portal_id == ev->id)
+			leave_ask(c, false, "portal removed");
+	round_leg_done(leg);
+}
+
+static void evicted(void *ctx)
+{
+	free(ctx);
+}
+
 static void portal_stop_task(struct task *t)
 {
-	portal_stop(container_of(t, struct net_portal, stop));
+	struct net_portal *p = container_of(t, struct net_portal, stop);
+	struct evict *ev = p->evict ? calloc(1, sizeof(*ev)) : NULL;
+
+	if (ev) { /* out of memory: they stay */
+		ev->id = p->id;
+		round_start(net.home, evict_leg, evicted, ev);
+	}
+	portal_stop(p);
 }
 
 void portal_stop_all(void)
@@ -372,6 +399,8 @@ int net_portal_add_fd(struct net_portal **ret, int fd, const struct sockaddr *sa
 	p->again.fire = accept_again;
 	p->start.run = portal_start;
 	p->stop.run = portal_stop_task;
+	static uint64_t next_id;
+	p->id = ++next_id;
 	list_init(&p->node);
 	*ret = p;
 	loop_post(net.home, &p->start);
@@ -399,8 +428,9 @@ int net_portal_add(struct net_portal **ret, const char *addr, uint16_t tpgt, con
 	return r;
 }
 
-void net_portal_remove(struct net_portal *p)
+void net_portal_remove(struct net_portal *p, bool evict)
 {
+	p->evict = evict;
 	loop_post(net.home, &p->stop);
 }
 

@@ -23,7 +23,8 @@ int  net_portal_add(struct net_portal **ret, const char *addr, uint16_t tpgt, co
 /* The same for a socket that listens already (given by a service manager, or simulated). */
 int  net_portal_add_fd(struct net_portal **ret, int fd, const struct sockaddr *sa, uint16_t tpgt,
 	const char *advertise, struct err *e);
-void net_portal_remove(struct net_portal *p); /* stops listening; sessions stay */
+/* Stops listening. evict: its connections are asked to log out, and closed if they do not; else they stay. */
+void net_portal_remove(struct net_portal *p, bool evict);
 /* "127.0.0.1:3260", as bound. */
 const char *net_portal_name(const struct net_portal *p);
 

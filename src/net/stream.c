@@ -224,6 +224,11 @@ static void cold_reset(struct net_conn *c)
 
 static void tick(struct timer *t);
 
+void stream_tick(struct net_conn *c)
+{
+	tick(&c->timer);
+}
+
 static void handle(struct net_conn *c, const struct iscsi_event *ev)
 {
 	switch (ev->kind) {
@@ -246,6 +251,8 @@ static void handle(struct net_conn *c, const struct iscsi_event *ev)
 	case ISCSI_EV_NEXUS_RESET: /* when its response is out */
 		iscsi_conn_deafen(c->engine);
 		c->draining = true;
+		iscsi_session_close(c->session->iscsi);
+		kill_others(c, "I_T nexus reset");
 		break;
 	case ISCSI_EV_TICK:
 		tick(&c->timer);
@@ -268,10 +275,9 @@ static void tick(struct timer *t)
 	struct net_conn *c = container_of(t, struct net_conn, timer);
 	uint64_t now = loop_now_ns(c->loop), next = iscsi_tick(c->engine, now, loop_stalled(c->loop));
 
-	if (c->end_ns && now >= c->end_ns) {
-		stream_kill(c, "target removed");
+	leave_tick(c);
+	if (c->dead)
 		return;
-	}
 	if (next != UINT64_MAX)
 		next = (next / TICK_NS + 1) * TICK_NS;
 	if (c->end_ns)
@@ -296,8 +302,12 @@ void stream_pump(struct net_conn *c)
 	receive(c);
 	if (!c->tx_busy && iscsi_tx_pending(c->engine) && !answer_waits(c))
 		wake(c);
-	if (c->draining && !c->msg.pending && iscsi_conn_idle(c->engine))
-		stream_kill(c, NULL);
+	if ((c->draining || c->leave == LEAVE_QUIESCED) && !c->msg.pending && iscsi_conn_idle(c->engine)) {
+		if (c->draining)
+			stream_kill(c, NULL);
+		else
+			leave_idle(c);
+	}
 }
 
 /* --- life --- */
@@ -361,15 +371,6 @@ void stream_start(struct net_conn *c)
 	tick(&c->timer);
 }
 
-static void ask_logout(struct net_conn *c)
-{
-	if (c->dead)
-		return;
-	iscsi_conn_ask_logout(c->engine, 1);
-	c->end_ns = loop_now_ns(c->loop) + LOGOUT_NS;
-	tick(&c->timer);
-}
-
 static void session_check(struct net_session *s);
 
 /* From now on nothing of a connection outlives it. */
@@ -385,7 +386,16 @@ void stream_session_ask_logout(struct net_session *s)
 	struct net_conn *c, *tmp;
 
 	list_for_each_safe(c, tmp, &s->conns, in_session)
-		ask_logout(c);
+		leave_ask(c, true, "target removed");
+	session_close(s);
+}
+
+void stream_session_drop(struct net_session *s, const char *why)
+{
+	struct net_conn *c, *tmp;
+
+	list_for_each_safe(c, tmp, &s->conns, in_session)
+		leave_drop(c, true, why);
 	session_close(s);
 }
 

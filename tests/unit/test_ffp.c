@@ -536,7 +536,7 @@ static void test_waiting_for_logout(void **state)
 	duplex_close(&d);
 
 	OPEN(&d, "");
-	iscsi_conn_drop(d.conn, 2, 0, "because");
+	iscsi_conn_drop(d.conn, false, 2, 0, "because");
 	duplex_run(&d);
 	assert_int_equal(want(&d, ISCSI_ASYNC)[ASYNC_EVENT], 2);
 	assert_true(d.closed);

@@ -678,7 +678,7 @@ static void test_portal_comes_and_goes(void **state)
 	for (int i = 0; i < 200; i++) {
 		struct net_portal *p;
 		assert_int_equal(net_portal_add(&p, "127.0.0.1:0", 2, NULL, &e), 0);
-		net_portal_remove(p);
+		net_portal_remove(p, true);
 	}
 	full_login(&c, 1);
 	logout(&c);
