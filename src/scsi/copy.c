@@ -1,56 +1,21 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * EXTENDED COPY (LID1) and RECEIVE COPY RESULTS (SPC-4 5.17.3, 6.4, 6.24): copies between the units that the nexus
- * sees, without a round trip of the data. It moves in steps: the destination range is frozen on every loop, a step is
- * read as references to pages and written from them (between RAM disks no byte is copied), the range thaws.
- * A step's pages are all the memory a copy holds; task management ends it between two steps.
- * On the command's loop. */
+ * Moving data for the copy manager, in steps: source and destination are frozen on every loop, a step moves, they thaw.
+ * A step is a copy below when both media can (BLK_COPY), zeros where the source has a hole, else a read and a write of
+ * the same pages, which are all the memory that a copy holds. Task management, COPY OPERATION ABORT and whoever takes a
+ * unit away end it between two steps. On the loop of its nexus. */
+#include "scsi/copy.h"
+
 #include "scsi/pr.h"
-#include "scsi/sbc.h"
 
-enum {
-	CSCD_MAX = 16, SEGMENTS_MAX = 64, CSCD_LEN = 32, SEGMENT_MAX_BYTES = 64 << 20,
-	LISTS_MAX = CSCD_MAX * CSCD_LEN + SEGMENTS_MAX * 32,
-	STEP_BYTES = 512 << 10, STEP_IOV = STEP_BYTES / 4096 + 2,
-	CSCD_IDENTIFICATION = 0xe4, SEG_BLOCKS = 0x02, SEG_OFFSET = 0x0a,
-	COPY = 4 /* scsi_cmd.scratch: the struct copy */
-};
-#define SENSE_TOO_MANY_CSCD SENSE(5, 0x26, 0x06)
-#define SENSE_CSCD_TYPE SENSE(5, 0x26, 0x07)
-#define SENSE_TOO_MANY_SEGMENTS SENSE(5, 0x26, 0x08)
-#define SENSE_SEGMENT_TYPE SENSE(5, 0x26, 0x09)
-#define SENSE_INLINE_LENGTH SENSE(5, 0x26, 0x0a)
-#define SENSE_UNREACHABLE SENSE(0xa, 0x08, 0x04)
-#define SENSE_NOT_REACHABLE SENSE(0xa, 0x0d, 0x02)
-#define SENSE_COPY_ABORTED SENSE(0xa, 0x00, 0x00)
-#define SENSE_IN_PROGRESS SENSE(5, 0x00, 0x16)
-
-struct segment {
-	struct lu_loop *src, *dst;
-	uint64_t        from, to, len; /* bytes */
-};
-
-struct copy {
-	struct scsi_cmd   *c;
-	struct copy_result *result;    /* in the nexus; NULL: nobody will ask */
-	unsigned           nseg, at;
-	uint64_t           done;       /* of the segment at hand */
-	uint64_t           step;       /* bytes of the step under way */
-	struct lu_freeze  *freeze;
-	struct lu_loop    *held[2 * SEGMENTS_MAX];
-	unsigned           nheld;
-	struct iovec       iov[STEP_IOV];
-	int                niov;
-	struct segment     seg[SEGMENTS_MAX];
-};
+enum { QUICK_NS = 10000000, SLOW_NS = 50000000 }; /* a leap that took less grows, more shrinks */
 
 /* --- who is meant --- */
 
-/* The unit with that designator among those of the nexus; SPC-4 6.4.5.? names it as VPD page 83h does. */
-static struct itl *find_unit(struct scsi_nexus *n, const uint8_t *cscd)
+/* The unit with that designator among those of the nexus; SPC-4 6.4.5.6 names it as VPD page 83h does. */
+struct itl *copy_unit(struct scsi_nexus *n, const uint8_t *cscd)
 {
 	uint8_t have[512];
 	unsigned len = cscd[7];
-
 	struct itl *itl;
 
 	for (unsigned i = 0; len <= 20 && i < n->map->n; i++) {
@@ -65,8 +30,7 @@ static struct itl *find_unit(struct scsi_nexus *n, const uint8_t *cscd)
 	return NULL;
 }
 
-/* May this nexus read or write the unit now? As the gates of a READ or WRITE would say. */
-static bool unit_allows(const struct scsi_nexus *n, const struct itl *itl, bool writes)
+bool copy_allows(const struct scsi_nexus *n, const struct itl *itl, bool writes)
 {
 	const struct lu_pub *p = &itl->ll->pub;
 
@@ -79,173 +43,159 @@ static bool unit_allows(const struct scsi_nexus *n, const struct itl *itl, bool 
 	return !(p->alert & LU_PERSISTENT) || pr_permits(itl, writes ? SCSI_PR_WRITE : SCSI_PR_READ);
 }
 
-/* The same at any later moment: the nexus may have lost the unit, or somebody else have reserved it. */
-static bool still_allows(const struct scsi_nexus *n, const struct lu_loop *ll, bool writes)
+static const struct itl *itl_on(const struct scsi_nexus *n, const struct lu_loop *ll)
 {
 	const struct itl *itl;
 
 	list_for_each(itl, &ll->itls, node)
 		if (itl->nexus == n)
-			return unit_allows(n, itl, writes);
-	return false;
-}
-
-/* --- parameter list --- */
-
-static uint32_t parse_cscds(struct scsi_nexus *n, const uint8_t *p, unsigned count, struct itl **unit)
-{
-	for (unsigned i = 0; i < count; i++, p += CSCD_LEN) {
-		if (p[0] != CSCD_IDENTIFICATION)
-			return SENSE_CSCD_TYPE;
-		unit[i] = find_unit(n, p);
-		if (!unit[i])
-			return SENSE_NOT_REACHABLE;
-	}
-	return 0;
-}
-
-/* Bytes from and to, of a descriptor of 28 (blocks) or 32 (bytes and offsets) bytes; SPC-4 6.4.6.3, 6.4.6.13. */
-static uint32_t segment_range(const uint8_t *p, struct segment *s)
-{
-	uint64_t sbs = 1ull << s->src->shift, dbs = 1ull << s->dst->shift;
-	uint64_t from = be64(p + 12), to = be64(p + 20), soff = 0, doff = 0;
-	bool dc = p[1] & 2;
-
-	if (p[0] == SEG_BLOCKS) {
-		s->len = be16(p + 10) * (dc ? dbs : sbs);
-	} else {
-		s->len = be32(p + 8);
-		soff = be16(p + 28);
-		doff = be16(p + 30);
-	}
-	if (from > s->src->pub.nblk || to > s->dst->pub.nblk)
-		return SENSE_COPY_ABORTED;
-	s->from = from * sbs + soff;
-	s->to = to * dbs + doff;
-	if ((s->from | s->len) % sbs || (s->to | s->len) % dbs || s->len > SEGMENT_MAX_BYTES)
-		return SENSE_INVALID_PARAM;
-	uint64_t scap = s->src->pub.nblk * sbs, dcap = s->dst->pub.nblk * dbs;
-	if (s->from > scap || s->len > scap - s->from || s->to > dcap || s->len > dcap - s->to)
-		return SENSE_COPY_ABORTED;
-	return 0;
-}
-
-static void hold(struct copy *k, struct lu_loop *ll)
-{
-	ll->users++; /* it is not closed under the copy */
-	k->held[k->nheld++] = ll;
-}
-
-static uint32_t parse_segments(struct copy *k, const uint8_t *p, uint32_t len, struct itl **unit, unsigned nunit)
-{
-	const struct scsi_nexus *n = k->c->nexus;
-
-	while (len) {
-		if (p[0] != SEG_BLOCKS && p[0] != SEG_OFFSET)
-			return SENSE_SEGMENT_TYPE;
-		uint32_t all = len >= 4 ? be16(p + 2) + 4u : UINT32_MAX;
-		if (all > len || all != (p[0] == SEG_BLOCKS ? 28u : 32u))
-			return SENSE_PARAM_LENGTH;
-		if (k->nseg == SEGMENTS_MAX)
-			return SENSE_TOO_MANY_SEGMENTS;
-		unsigned src = be16(p + 4), dst = be16(p + 6);
-		if (src >= nunit || dst >= nunit)
-			return SENSE_UNREACHABLE;
-		if (!unit_allows(n, unit[src], false) || !unit_allows(n, unit[dst], true))
-			return SENSE_NOT_REACHABLE;
-		struct segment *s = &k->seg[k->nseg];
-		*s = (struct segment){ .src = unit[src]->ll, .dst = unit[dst]->ll };
-		uint32_t bad = segment_range(p, s);
-		if (bad)
-			return bad;
-		k->nseg++;
-		p += all;
-		len -= all;
-	}
-	for (unsigned i = 0; i < k->nseg; i++) {
-		hold(k, k->seg[i].src);
-		hold(k, k->seg[i].dst);
-	}
-	return 0;
-}
-
-static unsigned least_segments(const uint8_t *p, uint32_t len)
-{
-	unsigned n = 0;
-
-	while (len >= 4 && be16(p + 2) + 4u <= len) {
-		len -= be16(p + 2) + 4u;
-		p += be16(p + 2) + 4u;
-		n++;
-	}
-	return n;
-}
-
-static uint32_t parse(struct copy *k, const uint8_t *p, uint32_t len)
-{
-	struct itl *unit[CSCD_MAX];
-
-	if (len < 16)
-		return SENSE_PARAM_LENGTH;
-	uint64_t cscd = be16(p + 2), segs = be32(p + 8), inl = be32(p + 12);
-	if (16 + cscd + segs + inl > len || cscd % CSCD_LEN || cscd + segs > LISTS_MAX)
-		return SENSE_PARAM_LENGTH;
-	if (cscd / CSCD_LEN > CSCD_MAX)
-		return SENSE_TOO_MANY_CSCD;
-	if (least_segments(p + 16 + cscd, (uint32_t)segs) > SEGMENTS_MAX)
-		return SENSE_TOO_MANY_SEGMENTS;
-	if (inl)
-		return SENSE_INLINE_LENGTH;
-	uint32_t bad = parse_cscds(k->c->nexus, p + 16, (unsigned)cscd / CSCD_LEN, unit);
-	return bad ? bad : parse_segments(k, p + 16 + cscd, (uint32_t)segs, unit, (unsigned)cscd / CSCD_LEN);
-}
-
-/* --- what RECEIVE COPY RESULTS will tell --- */
-
-static struct copy_result *result_find(struct scsi_nexus *n, const struct lu *lu, uint8_t id)
-{
-	for (unsigned i = 0; i < COPY_RESULTS; i++)
-		if (n->copies[i].lu == lu && n->copies[i].list_id == id)
-			return &n->copies[i];
+			return itl;
 	return NULL;
 }
 
-/* A place for the result; the oldest finished one gives way. */
-static struct copy_result *result_new(struct scsi_nexus *n, const struct lu *lu, uint8_t id)
+/* The same at any later moment: the nexus may have lost the unit, or somebody else have reserved it. */
+static bool still_allows(const struct scsi_nexus *n, const struct lu_loop *ll, bool writes)
 {
-	struct copy_result *r = result_find(n, lu, id), *best = NULL;
+	const struct itl *itl = itl_on(n, ll);
 
-	for (unsigned i = 0; !r && i < COPY_RESULTS; i++) {
-		struct copy_result *x = &n->copies[i];
-		if ((!x->lu || x->status) && (!best || x->seq < best->seq))
-			best = x;
-	}
-	r = r ? r : best;
-	if (r)
-		*r = (struct copy_result){ .lu = lu, .list_id = id, .seq = ++n->copy_seq };
-	return r;
+	return itl && copy_allows(n, itl, writes);
 }
 
-/* --- copying --- */
+/* --- life --- */
 
-static void next_step(struct copy *k);
+void copy_refuse(struct scsi_cmd *c, struct copy_fault f)
+{
+	if (f.byte >= 0)
+		scsi_reply_field(c, f.sense, (unsigned)f.byte, -1);
+	else
+		scsi_reply_sense(c, f.sense);
+}
 
-static void finish(struct copy *k, uint32_t sense)
+struct copy *copy_new(struct scsi_cmd *c, unsigned nseg)
+{
+	struct copy *k = calloc(1, sizeof(*k));
+	struct copy_seg *seg = calloc(nseg + 1, sizeof(*seg));
+
+	if (!k || !seg) {
+		free(k);
+		free(seg);
+		return NULL;
+	}
+	k->c = c;
+	k->seg = seg;
+	k->leap = COPY_LEAP_FIRST;
+	k->offload = true;
+	list_init(&k->aborters);
+	return k;
+}
+
+void copy_free(struct copy *k)
+{
+	free(k->seg);
+	free(k);
+}
+
+static void hold(struct copy *k, int by)
+{
+	for (unsigned i = 0; i < k->nseg; i++) {
+		struct lu_loop *ll[2] = { k->seg[i].src, k->seg[i].dst };
+		for (unsigned j = 0; j < 2; j++) {
+			if (!ll[j])
+				continue;
+			ll[j]->users += (unsigned)by; /* it is not closed under the copy */
+			if (by < 0 && !list_empty(&ll[j]->waits))
+				lu_wait_check(ll[j]);
+		}
+	}
+}
+
+/* What may be asked later. */
+static void keep_result(struct copy *k)
+{
+	const struct scsi_cmd *c = k->c;
+	struct copy_result *r = k->result;
+
+	if (!r)
+		return;
+	r->copy = NULL;
+	r->busy = false;
+	if (r->forget) {
+		copy_result_drop(r);
+		return;
+	}
+	if (c->must_abort || k->cancelled) {
+		r->state = COPY_TERMINATED;
+		r->status = SCSI_TASK_ABORTED;
+		return;
+	}
+	r->state = c->status == SCSI_GOOD ? COPY_DONE : k->short_of_data ? COPY_PARTIAL : COPY_FAILED;
+	r->status = c->status;
+	r->sense_len = c->sense_len;
+	memcpy(r->sense, c->sense, c->sense_len);
+}
+
+static void answer_aborters(struct copy *k)
+{
+	while (!list_empty(&k->aborters)) {
+		struct lu_job *j = list_first(&k->aborters, struct lu_job, node);
+		list_del(&j->node);
+		scsi_reply(scsi_job_cmd(j), SCSI_GOOD);
+	}
+}
+
+/* Ends with the status and sense that k->c has. From the loop's queue. */
+static void end(struct copy *k)
 {
 	struct scsi_cmd *c = k->c;
+	bool background = c == &k->bg;
 
-	if (k->result)
-		k->result->status = sense || c->must_abort ? 2 : 1;
-	for (unsigned i = 0; i < k->nheld; i++) {
-		k->held[i]->users--;
-		if (!list_empty(&k->held[i]->waits))
-			lu_wait_check(k->held[i]);
+	if (k->ended)
+		k->ended(k);
+	keep_result(k);
+	answer_aborters(k);
+	hold(k, -1);
+	if (!background)
+		copy_free(k);
+	scsi_end(c); /* in the background: frees k */
+}
+
+static void background_done(struct scsi_cmd *c)
+{
+	copy_free(container_of(c, struct copy, bg));
+}
+
+/* In fixed format the status and sense of the unit at fault lie behind our own; SPC-4 5.17.7.4. */
+static void fault_sense(struct copy *k, uint32_t sense, int err, bool source)
+{
+	struct copy_seg *s = &k->seg[k->at];
+	int at = source ? s->src_at : s->dst_at;
+	struct sense_extra x = { .has_info = k->done > 0, .info = (s->len - k->done) >> (s->dst ? s->dst->shift : 0),
+		.has_segment = true, .segment = (uint16_t)k->at, .has_field = at >= 0, .byte = (uint16_t)MAX(at, 0), .bit = -1 };
+	uint8_t theirs[LIM_SENSE];
+
+	if (!k->counts_segments)
+		x = (struct sense_extra){ .has_info = true, .info = k->result ? k->result->bytes >> k->result->shift : 0 };
+	if (err) {
+		struct scsi_cmd *c = k->c;
+		struct lu_loop *ll = c->ll;
+		c->ll = source ? s->src : s->dst;
+		sense_from_errno(c, err, !source, k->io.fail_off);
+		c->ll = ll;
+		x.forward_len = c->sense_len;
+		memcpy(theirs, c->sense, c->sense_len);
+		x.forward = theirs;
+		x.from_source = source;
 	}
-	free(k);
-	if (sense)
-		scsi_end_sense(c, sense);
-	else
-		scsi_end(c);
+	sense_set(k->c, sense, &x);
+}
+
+static void thaw(struct copy *k)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		if (k->freeze[i])
+			lu_thaw(k->freeze[i]);
+		k->freeze[i] = NULL;
+	}
 }
 
 static void put_pages(struct copy *k)
@@ -254,75 +204,292 @@ static void put_pages(struct copy *k)
 	k->niov = 0;
 }
 
-static void step_failed(struct copy *k, uint32_t sense)
+/* err: of a request to the source or destination; 0: none. */
+static void fail(struct copy *k, uint32_t sense, int err, bool source)
 {
 	put_pages(k);
-	lu_thaw(k->freeze);
-	finish(k, sense);
+	thaw(k);
+	fault_sense(k, sense, err, source);
+	end(k);
 }
 
-static void step_over(struct copy *k, int status)
+static void finish(struct copy *k)
 {
-	if (status < 0) {
-		step_failed(k, SENSE_COPY_ABORTED);
-		return;
+	if (k->cancelled && !k->c->must_abort) {
+		sense_set(k->c, SENSE_COPY_CLEARED, NULL);
+	} else if (k->short_of_data) {
+		struct sense_extra x = { .has_info = true, .info = k->result ? k->result->bytes >> k->result->shift : 0 };
+		sense_set(k->c, SENSE(x.info ? 0xa : 5, 0x0d, 0x04), &x); /* COPY TARGET DEVICE DATA UNDERRUN, SBC-4 4.28.2 */
+	} else {
+		k->c->status = SCSI_GOOD;
 	}
+	end(k);
+}
+
+/* --- a step --- */
+
+static void next_step(struct copy *k);
+
+static void step_over(struct copy *k, uint64_t bytes)
+{
 	put_pages(k);
-	lu_thaw(k->freeze);
-	k->freeze = NULL;
-	k->done += k->step;
+	thaw(k);
+	k->done += bytes;
+	k->data_left -= MIN(k->data_left, bytes);
 	if (k->result)
-		k->result->bytes += k->step;
+		k->result->bytes += bytes;
 	next_step(k);
 }
 
-static void step_written(struct blk_io *io, void *ctx)
+static void request(struct copy *k, const struct lu_loop *ll, blk_done_fn *done)
 {
-	step_over(ctx, io->status);
+	k->io.loop = k->c->loop;
+	if (k->result)
+		k->result->requests++;
+	blk_submit(ll->pub.blk, &k->io, done, k);
 }
 
-static void step_read(struct blk_io *io, void *ctx)
+static uint32_t write_flags(const struct lu_loop *to)
+{
+	return (to->pub.wce ? 0u : (unsigned)BLK_FUA) | (to->pub.thin ? (unsigned)BLK_MAY_UNMAP : 0u);
+}
+
+static void written(struct blk_io *io, void *ctx)
 {
 	struct copy *k = ctx;
-	struct segment *s = &k->seg[k->at];
-	struct lu_pub *to = &s->dst->pub;
+
+	if (io->status < 0)
+		fail(k, SENSE_COPY_THIRD_PARTY, io->status, false);
+	else
+		step_over(k, io->req.len);
+}
+
+static void read_over(struct blk_io *io, void *ctx)
+{
+	struct copy *k = ctx;
+	struct copy_seg *s = &k->seg[k->at];
 
 	if (io->req.flags & BLK_LEND)
 		k->niov = io->req.niov;
-	if (io->status < 0 || k->c->must_abort) {
-		step_over(k, io->status < 0 ? io->status : -ECANCELED);
+	if (io->status < 0) {
+		fail(k, SENSE_COPY_THIRD_PARTY, io->status, true);
 		return;
 	}
-	io->req = (struct blk_req){ .op = BLK_WRITE, .flags = BLK_PAGES | (to->wce ? 0u : (unsigned)BLK_FUA),
+	if (k->c->must_abort || k->cancelled) {
+		step_over(k, 0);
+		return;
+	}
+	io->req = (struct blk_req){ .op = BLK_WRITE, .flags = BLK_PAGES | (s->dst->pub.wce ? 0u : (unsigned)BLK_FUA),
 		.off = s->to + k->done, .len = k->step, .iov = k->iov, .niov = k->niov };
-	io->loop = k->c->loop;
-	blk_submit(to->blk, io, step_written, k);
+	request(k, s->dst, written);
 }
 
-/* Asked once the range is frozen: whoever takes the destination away later, by a reservation say, sees the step as done
- * before, because it cannot look at the range until then. */
-static void step_granted(struct lu_freeze *fz)
+static void read_step(struct copy *k)
 {
-	struct scsi_cmd *c = lu_freeze_own(fz);
-	struct copy *k = (struct copy *)(uintptr_t)c->scratch[COPY];
-	struct segment *s = &k->seg[k->at];
-	struct blk *from = s->src->pub.blk;
+	struct copy_seg *s = &k->seg[k->at];
+	bool lend = s->src->pub.blk->caps & BLK_CAN_LEND;
 
-	if (c->must_abort || !still_allows(c->nexus, s->src, false) || !still_allows(c->nexus, s->dst, true)) {
-		step_failed(k, SENSE_NOT_REACHABLE);
-		return;
-	}
-	bool lend = from->caps & BLK_CAN_LEND;
-	int n = lend ? STEP_IOV : scsi_pages_get(c->loop, k->iov, k->step);
+	k->step = MIN(k->step, (uint64_t)COPY_STEP);
+	int n = lend ? COPY_STEP_IOV : scsi_pages_get(k->c->loop, k->iov, k->step);
 	if (n < 0) {
-		step_over(k, -ENOMEM);
+		fail(k, SENSE(0xa, 0x55, 0x03), 0, false);
 		return;
 	}
 	k->niov = lend ? 0 : n;
-	c->io.req = (struct blk_req){ .op = BLK_READ, .flags = lend ? BLK_LEND : 0, .off = s->from + k->done,
+	k->io.req = (struct blk_req){ .op = BLK_READ, .flags = lend ? BLK_LEND : 0, .off = s->from + k->done,
 		.len = k->step, .iov = k->iov, .niov = n };
-	c->io.loop = c->loop;
-	blk_submit(from, &c->io, step_read, k);
+	request(k, s->src, read_over);
+}
+
+/* A step without memory: how long others had to wait for it decides the next one's length. */
+static void leaped(struct copy *k)
+{
+	uint64_t took = loop_now_ns(k->c->loop) - k->began_ns;
+
+	if (took < QUICK_NS && k->step == k->leap)
+		k->leap = MIN(k->leap * 2, (uint64_t)COPY_LEAP_MAX);
+	else if (took > SLOW_NS)
+		k->leap = MAX(k->leap / 2, (uint64_t)COPY_STEP);
+	step_over(k, k->step);
+}
+
+static void zeroed(struct blk_io *io, void *ctx)
+{
+	if (io->status < 0)
+		fail(ctx, SENSE_COPY_THIRD_PARTY, io->status, false);
+	else
+		leaped(ctx);
+}
+
+static void zero_step(struct copy *k)
+{
+	struct copy_seg *s = &k->seg[k->at];
+
+	k->io.req = (struct blk_req){ .op = BLK_ZERO, .flags = write_flags(s->dst), .off = s->to + k->done, .len = k->step };
+	request(k, s->dst, zeroed);
+}
+
+/* What the source has here: a hole becomes one, whole blocks of it. */
+static void mapped(struct blk_io *io, void *ctx)
+{
+	struct copy *k = ctx;
+	struct copy_seg *s = &k->seg[k->at];
+	struct blk_extent e = k->io.status < 0 ? (struct blk_extent){ 0, k->step, BLK_DATA } : *io->req.map;
+	uint64_t bs = 1ull << MAX(s->src->shift, s->dst->shift);
+
+	put_pages(k);
+	if (e.kind != BLK_DATA && (e.len >= bs || e.len == k->step)) {
+		k->step = e.len == k->step ? e.len : e.len & ~(bs - 1);
+		zero_step(k);
+		return;
+	}
+	k->data_left = e.kind == BLK_DATA ? (e.len + bs - 1) & ~(bs - 1) : bs;
+	k->step = MIN(k->step, k->data_left);
+	read_step(k);
+}
+
+static void map_step(struct copy *k)
+{
+	struct copy_seg *s = &k->seg[k->at];
+
+	if (scsi_pages_get(k->c->loop, k->iov, sizeof(struct blk_extent)) < 0) {
+		fail(k, SENSE(0xa, 0x55, 0x03), 0, false);
+		return;
+	}
+	k->niov = 1;
+	k->io.req = (struct blk_req){ .op = BLK_MAP, .off = s->from + k->done, .len = k->step, .nmap = 1,
+		.map = k->iov[0].iov_base };
+	request(k, s->src, mapped);
+}
+
+static bool knows_holes(const struct copy_seg *s)
+{
+	return s->src->pub.blk->caps & BLK_CAN_MAP;
+}
+
+static void copied(struct blk_io *io, void *ctx)
+{
+	struct copy *k = ctx;
+	struct copy_seg *s = &k->seg[k->at];
+
+	if (io->status == 0) {
+		leaped(k);
+	} else if (io->status != -EOPNOTSUPP) {
+		fail(k, SENSE_COPY_THIRD_PARTY, io->status, false);
+	} else {
+		k->offload = false;
+		if (knows_holes(s))
+			map_step(k);
+		else
+			read_step(k);
+	}
+}
+
+static void move(struct copy *k)
+{
+	struct copy_seg *s = &k->seg[k->at];
+
+	k->began_ns = loop_now_ns(k->c->loop);
+	if (!s->src) {
+		zero_step(k);
+	} else if (k->offload) {
+		k->io.req = (struct blk_req){ .op = BLK_COPY, .flags = write_flags(s->dst), .off = s->to + k->done,
+			.len = k->step, .from = s->src->pub.blk, .from_off = s->from + k->done };
+		request(k, s->dst, copied);
+	} else if (!k->data_left && knows_holes(s)) {
+		map_step(k);
+	} else {
+		read_step(k);
+	}
+}
+
+/* Asked once all is frozen: whoever takes a unit away later, by a reservation say, sees the step as done before, because
+ * it cannot look at the range until then. */
+static void frozen(struct copy *k)
+{
+	const struct scsi_nexus *n = k->c->nexus;
+	struct copy_seg *s = &k->seg[k->at];
+
+	if (k->c->must_abort || k->cancelled) {
+		thaw(k);
+		finish(k);
+	} else if (s->src && !still_allows(n, s->src, false)) {
+		fail(k, SENSE_COPY_NOT_REACHABLE, 0, true);
+	} else if (!itl_on(n, k->c->ll) || !still_allows(n, s->dst, true)) {
+		fail(k, SENSE_COPY_NOT_REACHABLE, 0, false);
+	} else if (s->lease && !lu_leased(s->src, s->lease)) {
+		fail(k, SENSE_TOKEN(k->result && k->result->bytes ? 0xa : 5, TOKEN_CANCELLED), 0, true);
+	} else {
+		move(k);
+	}
+}
+
+static void all_granted(struct lu_freeze *fz)
+{
+	frozen(lu_freeze_ctx(fz));
+}
+
+static struct lu_range source_range(const struct copy *k)
+{
+	return (struct lu_range){ k->seg[k->at].from + k->done, k->step, FREEZE_WRITES };
+}
+
+static struct lu_range target_range(const struct copy *k)
+{
+	return (struct lu_range){ k->seg[k->at].to + k->done, k->step, FREEZE_ALL };
+}
+
+static bool freeze(struct copy *k, unsigned i, struct lu_loop *ll, const struct lu_range range[2],
+	void (*granted)(struct lu_freeze *fz))
+{
+	k->freeze[i] = lu_freeze_ranges(ll, range, k, granted);
+	if (!k->freeze[i])
+		fail(k, SENSE(0xa, 0x55, 0x03), 0, false);
+	return k->freeze[i];
+}
+
+/* Of two units, the one that is later in memory. */
+static void first_granted(struct lu_freeze *fz)
+{
+	struct copy *k = lu_freeze_ctx(fz);
+	struct copy_seg *s = &k->seg[k->at];
+	bool source_first = s->src < s->dst;
+	struct lu_range range[2] = { source_first ? target_range(k) : source_range(k) };
+
+	if (k->c->must_abort || k->cancelled) {
+		thaw(k);
+		finish(k);
+		return;
+	}
+	freeze(k, 1, source_first ? s->dst : s->src, range, all_granted);
+}
+
+static void freeze_two(struct copy *k)
+{
+	struct copy_seg *s = &k->seg[k->at];
+	struct lu_range range[2] = { s->src < s->dst ? source_range(k) : target_range(k) };
+
+	freeze(k, 0, s->src < s->dst ? s->src : s->dst, range, first_granted);
+}
+
+static void freeze_one(struct copy *k)
+{
+	struct copy_seg *s = &k->seg[k->at];
+	struct lu_range range[2] = { target_range(k) };
+
+	if (s->src)
+		range[1] = source_range(k);
+	freeze(k, 0, s->dst, range, all_granted);
+}
+
+static uint64_t step_bytes(const struct copy *k)
+{
+	const struct copy_seg *s = &k->seg[k->at];
+	uint64_t left = s->len - k->done;
+
+	if (s->src && !k->offload && (k->data_left || !knows_holes(s)))
+		return MIN(left, (uint64_t)COPY_STEP);
+	return MIN(left, k->leap);
 }
 
 static void next_step(struct copy *k)
@@ -330,128 +497,63 @@ static void next_step(struct copy *k)
 	while (k->at < k->nseg && k->done == k->seg[k->at].len) {
 		k->at++;
 		k->done = 0;
-		if (k->result)
-			k->result->segments++;
+		k->data_left = 0;
+		k->offload = true;
+		if (k->result && k->counts_segments)
+			k->result->segments = MIN(k->at + 1, k->nseg);
 	}
-	if (k->at == k->nseg || k->c->must_abort) {
-		finish(k, 0); /* an aborted command's status goes nowhere */
+	if (k->at == k->nseg || k->c->must_abort || k->cancelled) {
+		finish(k); /* an aborted command's status goes nowhere */
 		return;
 	}
-	struct segment *s = &k->seg[k->at];
-	k->step = MIN(s->len - k->done, (uint64_t)STEP_BYTES);
-	k->freeze = lu_freeze(s->dst, s->to + k->done, k->step, k->c, step_granted);
-	if (!k->freeze)
-		finish(k, SENSE(0xb, 0x55, 0x03));
+	k->step = step_bytes(k);
+	if (k->seg[k->at].src && k->seg[k->at].src != k->seg[k->at].dst)
+		freeze_two(k);
+	else
+		freeze_one(k);
 }
 
 static void start_task(struct task *t)
 {
-	struct scsi_cmd *c = container_of(t, struct scsi_cmd, task);
+	struct copy *k = (struct copy *)(uintptr_t)container_of(t, struct scsi_cmd, task)->scratch[0];
 
-	next_step((struct copy *)(uintptr_t)c->scratch[COPY]);
+	next_step(k);
 }
 
-void copy_extended(struct scsi_cmd *c)
+/* A command that no initiator sent, in the lists where aborts look. */
+static void go_background(struct copy *k)
 {
-	uint32_t len = be32(c->cdb + 10);
-	struct copy_result *old;
+	struct scsi_cmd *c = k->c, *bg = &k->bg;
 
-	if (!len) {
-		scsi_reply(c, SCSI_GOOD);
-		return;
-	}
-	uint8_t *p = c->out_len == len && len <= LISTS_MAX + 64u ? malloc(len) : NULL;
-	struct copy *k = p ? calloc(1, sizeof(*k)) : NULL;
-	if (!k) {
-		free(p);
-		scsi_reply_sense(c, SENSE_PARAM_LENGTH);
-		return;
-	}
-	scsi_data_get(c, 0, p, len);
-	k->c = c;
-	uint8_t id = p[0], usage = p[1] >> 3 & 3;
-	old = result_find(c->nexus, c->lu, id);
-	uint32_t bad = usage != 3 && old && !old->status ? SENSE_IN_PROGRESS : parse(k, p, len);
-	free(p);
-	if (bad) {
-		free(k);
-		scsi_reply_sense(c, bad);
-		return;
-	}
-	k->result = usage == 3 ? NULL : result_new(c->nexus, c->lu, id);
-	c->scratch[COPY] = (uintptr_t)k;
-	c->task.run = start_task; /* scsi_end() must not run inside this call */
-	loop_defer(c->loop, &c->task);
+	scsi_cmd_init(bg, c->loop);
+	bg->nexus = c->nexus;
+	memcpy(bg->lun, c->lun, sizeof(bg->lun));
+	bg->attr = SCSI_SIMPLE;
+	bg->background = true;
+	bg->ll = c->ll;
+	bg->lu = c->lu;
+	bg->seq = c->ll->seq++;
+	bg->state = SCSI_CMD_RUNNING;
+	bg->done = background_done;
+	list_add_tail(&c->nexus->cmds, &bg->in_nexus);
+	list_add_tail(&c->ll->cmds, &bg->in_lu);
+	k->c = bg;
+	scsi_reply(c, SCSI_GOOD);
 }
 
-/* --- RECEIVE COPY RESULTS --- */
-
-/* COPY STATUS, SPC-4 6.24.2. */
-void copy_status(struct scsi_cmd *c)
+void copy_begin(struct copy *k, bool background)
 {
-	struct copy_result *r = result_find(c->nexus, c->lu, c->cdb[2]);
-	uint8_t p[12] = { 0 };
-
-	if (!r) {
-		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, -1);
-		return;
+	k->c->len = 0; /* it holds its ranges by freezes */
+	hold(k, 1);
+	if (k->result) {
+		k->result->copy = k;
+		k->result->busy = true;
+		k->result->state = background ? COPY_BACKGROUND : COPY_FOREGROUND;
+		k->result->segments = k->counts_segments && k->nseg;
 	}
-	put_be32(p, 8);
-	p[4] = r->status;
-	put_be16(p + 5, (uint16_t)r->segments);
-	p[7] = 1; /* transfer count in KiB */
-	put_be32(p + 8, (uint32_t)MIN(r->bytes >> 10, (uint64_t)UINT32_MAX));
-	scsi_reply_data(c, p, sizeof(p));
-}
-
-static const uint8_t descriptor_types[] = { SEG_BLOCKS, SEG_OFFSET, CSCD_IDENTIFICATION };
-
-/* OPERATING PARAMETERS, SPC-4 6.24.4. */
-void copy_parameters(struct scsi_cmd *c)
-{
-	uint8_t p[44 + sizeof(descriptor_types)] = { 0 };
-
-	put_be32(p, sizeof(p) - 4);
-	p[4] = 1; /* SNLID */
-	put_be16(p + 8, CSCD_MAX);
-	put_be16(p + 10, SEGMENTS_MAX);
-	put_be32(p + 12, LISTS_MAX);
-	put_be32(p + 16, SEGMENT_MAX_BYTES);
-	put_be16(p + 34, COPY_RESULTS);
-	p[36] = COPY_RESULTS;
-	p[37] = 9;
-	p[43] = sizeof(descriptor_types);
-	memcpy(p + 44, descriptor_types, sizeof(descriptor_types));
-	scsi_reply_data(c, p, sizeof(p));
-}
-
-/* VPD page 8Fh, SPC-4 7.8.17: commands, limits, descriptors, CSCD identifiers, general copy operations. */
-int copy_vpd(struct scsi_cmd *c, uint8_t *p, size_t n)
-{
-	static const uint8_t commands[] = { 0x00, 0x01, 0x00, 0x0c, 7, 0x83, 1, 0x00, 0x84, 2, 0x00, 0x03, 0, 0, 0, 0 };
-	size_t at = sizeof(commands);
-
-	memset(p, 0, 160);
-	memcpy(p, commands, sizeof(commands));
-	put_be16(p + at, 0x0004);
-	put_be16(p + at + 2, 28);
-	put_be16(p + at + 8, CSCD_MAX);
-	put_be16(p + at + 10, SEGMENTS_MAX);
-	put_be32(p + at + 12, LISTS_MAX);
-	at += 32;
-	put_be16(p + at, 0x0008);
-	put_be16(p + at + 2, 4);
-	p[at + 4] = sizeof(descriptor_types);
-	memcpy(p + at + 5, descriptor_types, sizeof(descriptor_types));
-	at += 8;
-	put_be16(p + at, 0x000c); /* no well known CSCD identifiers */
-	put_be16(p + at + 2, 4);
-	at += 8;
-	put_be16(p + at, 0x8001);
-	put_be16(p + at + 2, 32);
-	put_be32(p + at + 4, COPY_RESULTS);
-	put_be32(p + at + 8, COPY_RESULTS);
-	put_be32(p + at + 12, SEGMENT_MAX_BYTES);
-	p[at + 16] = 9;
-	return (int)at + 36;
+	if (background)
+		go_background(k);
+	k->c->scratch[0] = (uintptr_t)k;
+	k->c->task.run = start_task; /* scsi_end() must not run inside this call */
+	loop_defer(k->c->loop, &k->c->task);
 }

@@ -15,7 +15,7 @@ static bool ordered_behind(const struct lu_loop *ll, const struct scsi_cmd *c)
 	list_for_each(older, &ll->cmds, in_lu) {
 		if (older == c)
 			return false;
-		if (older->nexus == c->nexus && (c->attr == SCSI_ORDERED || older->attr == SCSI_ORDERED))
+		if (older->nexus == c->nexus && !older->background && (c->attr == SCSI_ORDERED || older->attr == SCSI_ORDERED))
 			return true;
 	}
 	return false;

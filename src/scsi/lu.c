@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "scsi/pr.h"
+#include "scsi/token.h"
 
 void lu_derive(struct lu *lu)
 {
@@ -206,6 +207,7 @@ static void lu_free(struct lu *lu)
 	free(lu->conf.product);
 	free(lu->conf.revision);
 	pr_free(lu);
+	tokens_free(lu);
 	alua_free(lu);
 	free(lu->sanitize);
 	free(lu->preventers);
@@ -389,8 +391,10 @@ static void close_leg(struct round_leg *leg, void *ctx)
 	struct lu *lu = ctx;
 	struct scsi_cmd *c, *tmp;
 
-	if (leg->loop == lu->home)
+	if (leg->loop == lu->home) {
 		sanitize_stop(lu);
+		tokens_revoke(lu);
+	}
 	list_for_each_safe(c, tmp, &lu_on(lu, leg->loop)->cmds, in_lu) /* what they wait for will not end here */
 		if (c->state == SCSI_CMD_PARKED)
 			scsi_abort(c);

@@ -15,7 +15,7 @@ const struct scsi_mode_page disk_mode[] = {
 	{ .len = 0 },
 };
 
-static const struct scsi_op *const disk_ops[] = { spc_ops, sbc_ops, service_ops, NULL };
+static const struct scsi_op *const disk_ops[] = { spc_ops, sbc_ops, service_ops, copy_ops, NULL };
 
 const struct lu_type lu_disk = {
 	.name = "disk",

@@ -110,6 +110,7 @@ struct lu {
 	unsigned        npreventers;
 	uint32_t        alua_seq;     /* home: number of the last change of access states */
 	struct list     freezes;      /* home: lu_freeze.node, in order of request */
+	struct tokens  *tokens;       /* home: token.c; NULL: it never made one */
 	uint8_t         next_mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* of the MODE SELECT that runs */
 	struct sanitize *sanitize;    /* home: the one under way, NULL: none */
 	unsigned        control_jobs; /* control: jobs that it has under way */
@@ -145,15 +146,6 @@ struct lun_map {
 	struct lu *lu[];
 };
 
-/* What RECEIVE COPY RESULTS tells of a copy of this nexus. */
-enum { COPY_RESULTS = 8 };
-struct copy_result {
-	const struct lu *lu;          /* NULL: free */
-	uint8_t  list_id, status;     /* status: 0 under way, 1 done, 2 failed */
-	unsigned segments, seq;
-	uint64_t bytes;
-};
-
 struct scsi_nexus {
 	uint64_t     id;              /* never reused in this process */
 	struct scsi_target *target;
@@ -170,8 +162,7 @@ struct scsi_nexus {
 	bool         hit;             /* of tmf.c, within one call */
 	void       (*lost)(void *ctx, const uint8_t lun[8]);
 	void        *lost_ctx;
-	struct copy_result copies[COPY_RESULTS];
-	unsigned     copy_seq;
+	struct list  copies;          /* copy_result.node, oldest first; copy.h */
 	unsigned     tmfs;            /* task management functions under way */
 	unsigned     next_lun;        /* closing: next LUN whose holds are released */
 	struct lu_loop *release;
@@ -262,11 +253,15 @@ void scsi_data_trim(struct scsi_cmd *c, uint64_t len); /* drops what lies beyond
 void scsi_loop_free_iov(struct scsi_loop *sl);
 
 /* --- sense.c --- */
+/* segment: number of a copy's segment descriptor. forward: sense data of a copy's source or destination. */
 struct sense_extra {
 	bool has_info, has_field, in_cdb, has_progress; /* one of has_field, has_progress */
+	bool has_segment, from_source;
 	uint64_t info;
-	uint16_t byte, progress; /* progress: 65536ths */
+	uint16_t byte, progress, segment; /* progress: 65536ths */
 	int bit;
+	const uint8_t *forward;
+	unsigned forward_len;
 };
 unsigned sense_fill(uint8_t *p, bool descriptor, uint32_t sense, const struct sense_extra *x);
 /* Turns c->io.status of a failed request into status and sense; the only errno -> sense table. */
@@ -389,11 +384,21 @@ void pr_free(struct lu *lu);
 void pr_in(struct scsi_cmd *c);
 void pr_out(struct scsi_cmd *c);
 
-/* --- copy.c --- */
+/* --- copy_*.c --- */
 void copy_extended(struct scsi_cmd *c);
+void copy_extended4(struct scsi_cmd *c);
+void copy_abort(struct scsi_cmd *c);
 void copy_status(struct scsi_cmd *c);
+void copy_status4(struct scsi_cmd *c);
+void copy_details(struct scsi_cmd *c);
+void copy_populate(struct scsi_cmd *c);
+void copy_use_token(struct scsi_cmd *c);
+void copy_tokens(struct scsi_cmd *c);
+void copy_all_tokens(struct scsi_cmd *c);
 void copy_parameters(struct scsi_cmd *c);
 int  copy_vpd(struct scsi_cmd *c, uint8_t *p, size_t n);
+void copy_forget(struct lu_loop *ll);       /* a reset: results of this unit's copy manager, on this loop */
+void copy_forget_all(struct scsi_nexus *n); /* the nexus ends; no copy of it is under way */
 
 /* --- sanitize.c --- */
 /* The gate while a SANITIZE is under way or has failed: refused it? */
@@ -405,7 +410,7 @@ void sanitize_go_on(struct lu_job *j);            /* a job: resumes what a resta
 void sanitize_stop(struct lu *lu);                /* home: the unit is about to be closed */
 
 /* --- command tables --- */
-extern const struct scsi_op spc_ops[], sbc_ops[], service_ops[];
+extern const struct scsi_op spc_ops[], sbc_ops[], service_ops[], copy_ops[];
 extern const struct scsi_page disk_vpd[];
 extern const struct scsi_mode_page disk_mode[];
 void spc_inquiry(struct scsi_cmd *c);

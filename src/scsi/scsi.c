@@ -221,7 +221,7 @@ void scsi_cmd_init(struct scsi_cmd *c, struct loop *l)
 	c->status = SCSI_GOOD;
 	c->qualifier = 0;
 	c->sense_len = 0;
-	c->aborted = c->must_abort = c->send_only = c->fence = false;
+	c->aborted = c->must_abort = c->send_only = c->fence = c->background = false;
 	c->state = SCSI_CMD_IDLE;
 	c->op = NULL;
 	c->ll = NULL;

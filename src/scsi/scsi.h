@@ -96,6 +96,7 @@ struct scsi_cmd {
 	/* Private to scsi/. */
 	enum scsi_cmd_state state;
 	bool                must_abort;
+	bool                background; /* no initiator sent it: a copy that goes on after its command */
 	struct lu          *lu;
 	struct lu_loop     *ll;       /* its part on this loop */
 	const struct scsi_op *op;

@@ -24,12 +24,24 @@ static bool key_specific(uint8_t p[3], const struct sense_extra *x)
 	return true;
 }
 
+/* Sense data that a copy met at its source or destination, with the status before it; SPC-4 5.17.7.4. */
+static unsigned forward_fixed(uint8_t *p, const struct sense_extra *x)
+{
+	unsigned n = MIN(x->forward_len, (unsigned)LIM_SENSE - 19);
+
+	p[x->from_source ? 8 : 9] = 18;
+	p[18] = SCSI_CHECK_CONDITION;
+	memcpy(p + 19, x->forward, n);
+	return 19 + n;
+}
+
 static unsigned sense_fixed(uint8_t *p, uint32_t sense, const struct sense_extra *x)
 {
+	unsigned n = 18;
+
 	memset(p, 0, 18);
 	p[0] = 0x70;
 	p[2] = (uint8_t)(sense >> 16);
-	p[7] = 10;
 	p[12] = (uint8_t)(sense >> 8);
 	p[13] = (uint8_t)sense;
 	if (x && x->has_info && x->info <= UINT32_MAX) { /* larger ones do not fit: VALID stays 0 */
@@ -37,14 +49,30 @@ static unsigned sense_fixed(uint8_t *p, uint32_t sense, const struct sense_extra
 		put_be32(p + 3, (uint32_t)x->info);
 	}
 	key_specific(p + 15, x);
-	return 18;
+	if (x && x->has_segment)
+		put_be16(p + 10, x->segment);
+	if (x && x->forward_len)
+		n = forward_fixed(p, x);
+	p[7] = (uint8_t)(n - 8);
+	return n;
+}
+
+/* Forwarded sense data, SPC-4 4.5.2.7. */
+static unsigned forward_descriptor(uint8_t *p, const struct sense_extra *x)
+{
+	p[0] = 0x0c;
+	p[1] = (uint8_t)(2 + x->forward_len);
+	p[2] = x->from_source ? 1 : 2;
+	p[3] = SCSI_CHECK_CONDITION;
+	memcpy(p + 4, x->forward, x->forward_len);
+	return 4 + x->forward_len;
 }
 
 static unsigned sense_descriptors(uint8_t *p, uint32_t sense, const struct sense_extra *x)
 {
 	unsigned n = 8;
 
-	memset(p, 0, 8 + 12 + 8);
+	memset(p, 0, 8 + 12 + 12 + 8);
 	p[0] = 0x72;
 	p[1] = (uint8_t)(sense >> 16);
 	p[2] = (uint8_t)(sense >> 8);
@@ -56,11 +84,19 @@ static unsigned sense_descriptors(uint8_t *p, uint32_t sense, const struct sense
 		put_be64(p + n + 4, x->info);
 		n += 12;
 	}
+	if (x && x->has_segment) { /* command specific information descriptor */
+		p[n] = 0x01;
+		p[n + 1] = 0x0a;
+		put_be64(p + n + 4, x->segment);
+		n += 12;
+	}
 	if (key_specific(p + n + 4, x)) { /* sense key specific descriptor */
 		p[n] = 0x02;
 		p[n + 1] = 0x06;
 		n += 8;
 	}
+	if (x && x->forward_len)
+		n += forward_descriptor(p + n, x);
 	p[7] = (uint8_t)(n - 8);
 	return n;
 }

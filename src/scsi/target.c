@@ -264,6 +264,7 @@ struct scsi_nexus *scsi_nexus_new(struct scsi_target *t, struct loop *l, const c
 	memcpy(n->isid, isid, 6);
 	snprintf(n->initiator, sizeof(n->initiator), "%s", initiator);
 	list_init(&n->cmds);
+	list_init(&n->copies);
 	n->map = t->per_loop[loop_index(l)];
 	list_add_tail(&sl->nexuses, &n->node);
 	return n;
@@ -289,6 +290,7 @@ static void nexus_free(struct scsi_nexus *n)
 	void *ctx = n->gone_ctx;
 
 	list_del(&n->node);
+	copy_forget_all(n);
 	each_itl(n, drop_at);
 	for (unsigned i = 0; i < LIM_LUNS / ITL_PAGE; i++)
 		free(n->page[i]);

@@ -39,7 +39,7 @@ static struct scsi_cmd *find_tag(const struct lu_loop *ll, const struct scsi_nex
 	struct scsi_cmd *c;
 
 	list_for_each(c, &ll->cmds, in_lu)
-		if (c->nexus == n && c->tag == tag && (aborted || !c->must_abort))
+		if (c->nexus == n && !c->background && c->tag == tag && (aborted || !c->must_abort))
 			return c;
 	return NULL;
 }
@@ -49,7 +49,7 @@ static bool has_tasks(const struct lu_loop *ll, const struct scsi_nexus *n)
 	const struct scsi_cmd *c;
 
 	list_for_each(c, &ll->cmds, in_lu)
-		if (c->nexus == n)
+		if (c->nexus == n && !c->background)
 			return true;
 	return false;
 }
@@ -69,6 +69,12 @@ static void tell_others(struct lu_loop *ll)
 	}
 }
 
+/* What goes on in the background is in no task set (SAM-5 5.5); SPC-4 table 109. */
+static bool ends_background(enum scsi_tmf_kind kind)
+{
+	return kind == SCSI_LU_RESET || kind == SCSI_TARGET_RESET || kind == SCSI_I_T_NEXUS_RESET;
+}
+
 /* Marks; other nexuses that lose commands to CLEAR TASK SET hear of it (SAM-5 5.14, TAS = 0). */
 static void mark(struct lu_loop *ll, const struct scsi_tmf *t)
 {
@@ -80,7 +86,7 @@ static void mark(struct lu_loop *ll, const struct scsi_tmf *t)
 		bool own = c->nexus->id == t->nexus_id;
 		if ((!own && !everybody) || (t->kind == SCSI_ABORT_TASK && c->tag != t->tag))
 			continue;
-		if (own && t->covers && !t->covers(t, c))
+		if (c->background ? !ends_background(t->kind) : own && t->covers && !t->covers(t, c))
 			continue;
 		struct itl *itl = scsi_itl(c);
 		if (!own && t->kind == SCSI_CLEAR_TASK_SET && itl && !c->must_abort)
@@ -113,6 +119,8 @@ static void abort_leg(struct round_leg *leg, void *ctx)
 
 	if (leg->loop != t->nexus->loop)
 		mark(ll, t);
+	if (t->kind == SCSI_LU_RESET || t->kind == SCSI_TARGET_RESET)
+		copy_forget(ll);
 	lu_wait_aborted(ll, leg, NULL);
 }
 

@@ -540,7 +540,7 @@ static void put_cscd(uint8_t *p, struct scsi_nexus *by, unsigned at_lun)
 		p[7] = d[3];
 		memcpy(p + 8, d + 4, d[3]);
 	}
-	put_be24(p + 29, 512);
+	put_be24(p + 29, 1u << nexus_ll(by, at_lun)->shift);
 }
 
 static size_t copy_list(uint8_t *p, uint8_t id, unsigned src, unsigned dst, uint16_t nblk, uint64_t from, uint64_t to)
@@ -592,7 +592,8 @@ static void copy_offload(void **state)
 	assert_good(a);
 	assert_int_equal(a.data[4], 1);
 	assert_int_equal(be16(a.data + 5), 1);
-	assert_int_equal(be32(a.data + 8), per * unit / 1024);
+	assert_int_equal(a.data[7], 0); /* in bytes */
+	assert_int_equal(be32(a.data + 8), per * unit);
 	assert_good(DO(n, 0x84, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64));
 	assert_good(copy(p, 0));
 	p[80 + 7] = 7; /* no such descriptor */
@@ -754,6 +755,62 @@ static void attach(void **state)
 	bed_ready(n2, 0);
 }
 
+/* Begins a LID4 copy in the background, of 8 blocks within the unit to which it is sent. */
+static struct answer copy4(uint32_t id, bool immed)
+{
+	uint8_t p[48 + 28] = { [0] = 1, [3] = 32, [15] = immed, [16] = 0xff, [45] = 28, [48] = 2, [51] = 24, [52] = 0xff,
+		[53] = 0xff, [54] = 0xff, [55] = 0xff, [59] = 8, [75] = 16 };
+
+	put_be32(p + 20, id);
+	return OUT(n, p, sizeof(p), 0x83, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, sizeof(p));
+}
+
+/* A copy that its client asks to stop: COPY OPERATION ABORT ends when nothing of it can touch the medium any more, and its
+ * status tells (SPC-4 6.3, 6.24). A token goes from POPULATE TOKEN to WRITE USING TOKEN. */
+static void copy_commands(void **state)
+{
+	uint8_t blocks[8 * 4096] = { 1 }, list[536 + 16] = { 0, 30, [15] = 16, [27] = 8 };
+	unsigned unit = 1u << lu_on(lu, n->loop)->shift;
+	struct answer a;
+
+	assert_good(bed_rw(n, 0, true, 0, 8, blocks, 8 * unit));
+	assert_good(copy4(7, false));
+	valve.hold = true;
+	a = copy4(8, true);
+	assert_good(a);
+	bed_settle();
+	assert_int_equal(valve.nheld, 1);
+	assert_int_equal(DO(n, 0x84, 5, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 64).data[5], 0x12);
+	assert_sense(copy4(8, true), 5, 0x00, 0x16);
+	bed_start_cmd(bed_cmd(&a, n, 0, CDB(0x83, 0x1c, 0, 0, 0, 8), 0, 0), NULL);
+	bed_settle();
+	assert_int_equal(a.done, 0);
+	valve_open();
+	bed_until(&a.done);
+	assert_good(a);
+	good_seen[0x83][0x1c] = true;
+	bed_free(&a);
+	assert_int_equal(DO(n, 0x84, 5, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 64).data[5], 0x60);
+	uint8_t none[16] = { 0 };
+	assert_good(OUT(n, none, 16, 0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16)); /* LID1, no segments */
+	assert_int_equal(be32(DO(n, 0x84, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64).data), 0);
+	assert_good(OUT(n, list, 32, 0x83, 0x10, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 32));
+	assert_int_equal(be32(DO(n, 0x84, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0).data), 4 + 96);
+	a = DO(n, 0x84, 7, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 4, 0);
+	assert_good(a);
+	assert_int_equal(a.len, 32 + 4 + 2 + 512);
+	memset(list, 0, sizeof(list));
+	put_be16(list, 550);
+	memcpy(list + 16, a.data + 38, 512);
+	list[535] = 16;
+	list[543] = 32;
+	list[547] = 8;
+	assert_good(OUT(n, list, sizeof(list), 0x83, 0x11, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 2, 0x28));
+	a = bed_rw(n, 0, false, 32, 8, NULL, 8 * unit);
+	assert_memory_equal(a.data, blocks, 8 * unit);
+	assert_good(DO(n, 0x84, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64));
+}
+
 /* Every row of the tables ended with GOOD somewhere above: a command that no test runs is not done. service_ops have
  * tests of their own. */
 static void every_row(void **state)
@@ -772,6 +829,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { T(every_length), T(fua), T(errors), T(verify), T(write_verify),
 		T(compare_and_write), T(write_same), T(unmap), T(reports), T(report_all), T(port_groups), T(mode_select),
 		T(soft_protect), T(reserve), T(persistent), T(copy_offload), TX(copy_offload, setup_copying),
+		T(copy_commands), TX(copy_commands, setup_copying),
 		T(orwrite), TX(orwrite, setup_copying),
 		TX(removable, setup_removable), TX(copying, setup_copying),
 		TX(read_only, setup_ro), T(attach), cmocka_unit_test(every_row) };
