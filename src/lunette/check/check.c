@@ -240,6 +240,8 @@ static const struct check_case every[EVERY_RULES] = {
 	EVERY(EVERY_FINAL, "final", "11.4, 11.6, 11.8, 11.9, 11.15, 11.17, 11.19",
 		"byte 1 of responses that have no flags is 80h, and F is set in SCSI Responses"),
 	EVERY(EVERY_TTT, "r2t-tag", "11.8.5", "no R2T has the reserved Target Transfer Tag"),
+	EVERY(EVERY_ASYNC, "async", "11.9, 11.9.1",
+	"each Asynchronous Message has the reserved task tag and an assigned event"),
 	EVERY(EVERY_REJECT, "reject", "11.17, 11.17.4", "each Reject has the reserved task tag and the header of the bad PDU"),
 };
 

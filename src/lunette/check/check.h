@@ -93,6 +93,8 @@ struct conn {
 	uint16_t cid;
 	uint32_t exp_stat;       /* next StatSN expected; valid when numbered */
 	bool     numbered, full; /* full: full feature phase */
+	bool     hold;           /* send `held` as ExpStatSN: responses are not acknowledged */
+	uint32_t held;
 	bool     hd, dd;         /* digests in force */
 	uint32_t recv_max;       /* we declared */
 	uint32_t send_max;       /* the target declared */
@@ -124,7 +126,7 @@ struct session {
 /* Rules that hold for every PDU a target sends, judged over the whole run, reported once each. */
 enum every_rule {
 	EVERY_STATSN, EVERY_WINDOW, EVERY_WINDOW_BACK, EVERY_SEGMENT, EVERY_NO_AHS, EVERY_NO_DATA, EVERY_HEADER_DIGEST,
-	EVERY_DATA_DIGEST, EVERY_OPCODE, EVERY_FINAL, EVERY_TTT, EVERY_REJECT, EVERY_RULES,
+	EVERY_DATA_DIGEST, EVERY_OPCODE, EVERY_FINAL, EVERY_TTT, EVERY_REJECT, EVERY_ASYNC, EVERY_RULES,
 };
 
 struct run;
@@ -176,6 +178,14 @@ bool gone(struct conn *c, int ms);                   /* the target ends the conn
 void quiet(struct conn *c, int ms);                  /* nothing may come */
 const char *pdu_name(uint8_t op);
 const char *pdu_words(struct conn *c, const struct pdu *p); /* "SCSI Response with status 02, sense 5/24/00" */
+
+/* From now on responses are not acknowledged, and may come again. */
+static inline void hold_status(struct conn *c)
+{
+	c->hold = true;
+	c->held = c->exp_stat;
+	c->numbered = false;
+}
 
 /* --- login.c */
 enum { CSG_SECURITY = 0, CSG_OPERATIONAL = 1, CSG_FULL = 3 };

@@ -235,9 +235,11 @@ static char *merge(struct check *k, const char *keys, bool short_offer)
 	for (size_t i = 0; i < n; i++)
 		if (!named(keys, from[i]))
 			at += (size_t)snprintf(s + at, room - at, "%s\n", from[i]);
-	for (const char *p = keys; p && *p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL)
-		if (*p != '-')
+	for (const char *p = keys, *after; p && *p; p = after) { /* of a key that is there twice, the last */
+		after = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL;
+		if (*p != '-' && !(after && named(after, p)))
 			at += (size_t)snprintf(s + at, room - at, "%.*s\n", (int)strcspn(p, "\n"), p);
+	}
 	return s;
 }
 

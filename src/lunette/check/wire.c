@@ -181,7 +181,7 @@ static void number(struct conn *c, struct req *r)
 			c->s->cmd_sn++;
 	}
 	if (!r->own_exp && op != ISCSI_LOGIN_REQ)
-		put_be32(r->h + BHS_EXP_STAT_SN, c->exp_stat);
+		put_be32(r->h + BHS_EXP_STAT_SN, c->hold ? c->held : c->exp_stat);
 	if (!r->own_len)
 		put_be24(r->h + BHS_DATA_LEN, r->len);
 	r->h[BHS_AHS_LEN] = (uint8_t)(r->ahs_len / 4);
@@ -350,6 +350,9 @@ static void judge_form(struct conn *c, const struct pdu *p)
 		check_every(k, EVERY_FINAL, "%s with byte 1 = %02x", pdu_name(p->op), p->h[BHS_FLAGS]);
 	if (p->op == ISCSI_R2T && be32(p->h + BHS_TTT) == ISCSI_NO_TAG)
 		check_every(k, EVERY_TTT, "an R2T with the reserved Target Transfer Tag");
+	uint8_t event = p->h[ASYNC_EVENT];
+	if (p->op == ISCSI_ASYNC && (be32(p->h + BHS_ITT) != ISCSI_NO_TAG || (event > 5 && event < 248)))
+		check_every(k, EVERY_ASYNC, "event %u, Initiator Task Tag %#x", event, be32(p->h + BHS_ITT));
 	if (p->op == ISCSI_REJECT && (be32(p->h + BHS_ITT) != ISCSI_NO_TAG || p->len < ISCSI_BHS))
 		check_every(k, EVERY_REJECT, "reason %02x, Initiator Task Tag %#x, %u bytes of data", p->h[REJECT_REASON],
 			be32(p->h + BHS_ITT), p->len);
