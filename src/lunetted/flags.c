@@ -163,15 +163,20 @@ static int flag_null(struct flags *f, const char *value, struct err *e)
 
 static int flag_listen(struct flags *f, const char *value, struct err *e)
 {
+	int n = (int)strcspn(value, ",");
 	char full[300];
 
-	if (!*value || strlen(value) > 255)
+	if (!n || n > 255)
 		return err_set(e, -EINVAL, "write an address, such as 127.0.0.1:3260, [::1] or 0.0.0.0");
 	/* ":3261" is another port of the default address, never an address that others reach. */
-	snprintf(full, sizeof(full), "%s%s", value[0] == ':' ? "127.0.0.1" : "", value);
-	if (json_array_append_new(member(f->conf, "portals", true), json_pack("{ss}", "listen", full)) < 0)
-		return err_set(e, -EINVAL, "is not UTF-8");
-	return 0;
+	snprintf(full, sizeof(full), "%s%.*s", value[0] == ':' ? "127.0.0.1" : "", n, value);
+	json_t *portal = json_pack("{ss}", "listen", full);
+	int r = portal ? add_options(portal, value + n + (value[n] == ','), e) : err_set(e, -EINVAL, "is not UTF-8");
+	if (r < 0)
+		json_decref(portal);
+	else
+		json_array_append_new(member(f->conf, "portals", true), portal);
+	return r;
 }
 
 static int flag_target(struct flags *f, const char *value, struct err *e)
@@ -309,7 +314,8 @@ static int flag_help(struct flags *f, const char *value, struct err *e)
 }
 
 const struct flag flag_table[] = {
-	{ "listen", "ADDR[:PORT]", "Listen there; may be repeated. Default 127.0.0.1:3260.", flag_listen },
+	{ "listen", "ADDR[:PORT][,OPT]", "Listen there; group=N, advertise=ADDR; may be repeated. Default 127.0.0.1:3260.",
+	  flag_listen },
 	{ "target", "IQN", "Name of the target. Default: made from the host name.", flag_target },
 	{ "ram", "SIZE[,OPTION]...", "Serve a RAM disk. Each disk becomes the next LUN, from 0.", flag_ram },
 	{ "file", "PATH[,size=SIZE][,OPTION]...", "Serve a file; with size= it is made when absent.", flag_file },

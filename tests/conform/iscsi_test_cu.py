@@ -85,10 +85,11 @@ def parse(out):
     return found
 
 
-def run_suite(suite, tests, url, limit):
+def run_suite(suite, tests, urls, limit):
+    url = urls[0]
     cmd = ["iscsi-test-cu", "--dataloss", "--allow-sanitize", f"--test=ALL.{suite}", url]
     if suite == "MultipathIO":
-        cmd.append(url)
+        cmd.append(urls[-1])
     r = h.run(cmd, limit)
     found = parse(r.stdout)
     if set(tests) <= set(found):
@@ -103,13 +104,13 @@ def run_suite(suite, tests, url, limit):
     return found, log
 
 
-def run_profile(profile, url, want, scale, keep):
+def run_profile(profile, urls, want, scale, keep):
     only, out, by = PROFILES.get(profile, (None, None))[1], {}, {}
     for s, t in suites():
         if (only is None or s in only) and (not want or s in want):
             by.setdefault(s, []).append(t)
     for s, tests in by.items():
-        found, log = run_suite(s, tests, url, 30 * scale)
+        found, log = run_suite(s, tests, urls, 30 * scale)
         keep.write(f"==== {profile} {s}\n{log}\n")
         for t, (v, w) in found.items():
             if not any(profile in p for pat, p in NOT_ON.items() if fnmatch.fnmatchcase(f"{s}.{t}", pat)):
@@ -192,11 +193,12 @@ def run_config(rep, config, profiles, want, logdir):
                 opts = [o.format(dir=d) for o in PROFILES[p][0]]
                 t = time.monotonic()
                 try:
-                    s = h.Server(*opts, flavour=flavour, loop=loop)
+                    second = h.free_port()  # a portal group, and so a target port, of its own
+                    s = h.Server(*opts, "--listen", f"127.0.0.1:{second},group=2", flavour=flavour, loop=loop)
                 except Exception as e:
                     rep.fail(f"{config}/{p}/server", e)
                     continue
-                merge(merged, run_profile(p, s.url(), want, 1 if flavour == "release" else 3, keep), p)
+                merge(merged, run_profile(p, [s.url(), s.url().replace(f":{s.port}/", f":{second}/")], want, 1 if flavour == "release" else 3, keep), p)
                 bad = s.finish()
                 rep.check(f"{config}/{p}/server-clean", not bad, bad)
                 print(f"   {config}/{p}: {time.monotonic() - t:.0f} s", flush=True)
@@ -205,7 +207,7 @@ def run_config(rep, config, profiles, want, logdir):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--url")
+    ap.add_argument("--url", action="append", help="twice: two paths to one LUN")
     ap.add_argument("--config", action="append", choices=list(CONFIGS))
     ap.add_argument("--profile", action="append", choices=list(PROFILES))
     ap.add_argument("-t", action="append", metavar="SUITE", default=[])

@@ -97,6 +97,12 @@ static void test_defaults(void **state)
 	assert_string_equal(((struct conf_portal *)c.portals.items)[1].listen, "[::1]:3260");
 	assert_non_null(conf_target(&c, "iqn.2026-11.com.example:t"));
 	conf_free(&conf_root_type, &c);
+	load("--ram 1M --listen :3261,group=7,advertise=192.0.2.1 --listen :3262", &c);
+	assert_int_equal(((struct conf_portal *)c.portals.items)[0].group, 7);
+	assert_string_equal(((struct conf_portal *)c.portals.items)[0].listen, "127.0.0.1:3261");
+	assert_string_equal(((struct conf_portal *)c.portals.items)[0].advertise, "192.0.2.1");
+	assert_int_equal(((struct conf_portal *)c.portals.items)[1].group, 1);
+	conf_free(&conf_root_type, &c);
 }
 
 /* Proves that an address others reach gets a random CHAP secret of at least 12 characters, that it stays the same for
