@@ -28,6 +28,7 @@ enum {
 	WINDOW_MIN = 4,           /* ... and what is left of it when sessions are many or memory is little */
 	BUDGET_SHARE = 4,         /* data in flight may take a quarter of the memory */
 	LOGOUT_NS = 1000000000,   /* how long an initiator has to log out when it was asked to, ... */
+	SETTLE_NS = 250000000,    /* (what it had sent by then to arrive and be rejected) */
 	QUIESCE_NS = 1000000000,  /* ... its commands to end when it does not, ... */
 	DROP_NS = 1000000000,     /* ... and the news that it is dropped to leave */
 	SNDBUF_BYTES = 384 << 10, /* unsent payload stays in cache; see docs/performance.md */
@@ -145,7 +146,9 @@ struct net_conn {
 	uint64_t           since_ns;
 	enum leave_step    leave;
 	uint64_t           end_ns;     /* of this step, 0 = none */
+	uint64_t           limit_ns;   /* of LEAVE_QUIESCED, 0 = none */
 	const char        *end_why;
+	bool               settled;    /* LEAVE_QUIESCED since SETTLE_NS */
 	bool               end_session; /* all of its session ends */
 	union addr         local, peer;
 	struct net_client *client;     /* home: guard.c */

@@ -3,7 +3,7 @@
  * stops. On its loop.
  *
  *   asked to log out (commands are served) -LOGOUT_NS-> new commands are rejected, what runs ends
- *     -idle, or QUIESCE_NS-> told that it is dropped -sent, or DROP_NS-> closed
+ *     -idle after SETTLE_NS, or QUIESCE_NS-> told that it is dropped -sent, or DROP_NS-> closed
  *
  * An initiator that logs out when it is asked to leaves this at any time. */
 #include "net/impl.h"
@@ -32,7 +32,8 @@ void leave_quiesce(struct net_conn *c, uint64_t ns)
 	if (c->dead || c->leave >= LEAVE_QUIESCED)
 		return;
 	iscsi_conn_quiesce(c->engine);
-	step(c, LEAVE_QUIESCED, ns);
+	c->limit_ns = ns ? loop_now_ns(c->loop) + ns : 0;
+	step(c, LEAVE_QUIESCED, SETTLE_NS); /* what is on its way is rejected rather than lost */
 }
 
 void leave_drop(struct net_conn *c, bool session, const char *why)
@@ -49,8 +50,19 @@ void leave_drop(struct net_conn *c, bool session, const char *why)
 /* It has nothing under way. */
 void leave_idle(struct net_conn *c)
 {
-	if (c->leave == LEAVE_QUIESCED)
+	if (c->leave == LEAVE_QUIESCED && c->settled)
 		leave_drop(c, c->end_session, c->end_why);
+}
+
+static void quiesced(struct net_conn *c)
+{
+	c->settled = true;
+	bool over = c->limit_ns && loop_now_ns(c->loop) >= c->limit_ns;
+
+	if (over || iscsi_conn_idle(c->engine))
+		leave_drop(c, c->end_session, c->end_why);
+	else
+		c->end_ns = c->limit_ns;
 }
 
 void leave_tick(struct net_conn *c)
@@ -60,7 +72,7 @@ void leave_tick(struct net_conn *c)
 	if (c->leave == LEAVE_ASKED)
 		leave_quiesce(c, QUIESCE_NS);
 	else if (c->leave == LEAVE_QUIESCED)
-		leave_drop(c, c->end_session, c->end_why);
+		quiesced(c);
 	else
 		stream_kill(c, c->end_why);
 }
