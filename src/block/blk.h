@@ -139,6 +139,9 @@ struct blk_ops {
 	/* Control thread, about once a second: has the capacity changed? NULL = never does. Updates b->bytes
 	 * when it grew; returns -errno when the medium is gone or was cut short. */
 	int  (*poll_size)(struct blk *b);
+	/* Control thread. The medium takes the size of conf, which differs in nothing else and is not less; poll_size
+	 * tells of it. NULL = cannot while in use. */
+	int  (*grow)(struct blk *b, const void *conf, struct err *e);
 };
 
 /* Builds a node. conf: ops->conf_bytes, already validated by the schema. child: NULL for drivers; taken

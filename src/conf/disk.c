@@ -228,6 +228,18 @@ static void poll_size(struct disk *d)
 	lu_capacity_changed(d->lu);
 }
 
+int disk_grow(struct disk *d, struct conf_volume *v, struct err *e)
+{
+	struct blk *b = lu_blk(d->lu);
+
+	while (b->child[0])
+		b = b->child[0];
+	int r = b->ops->grow(b, v->node.conf, e);
+	if (r == 0)
+		poll_size(d);
+	return r;
+}
+
 void disk_tick(struct disk *d, struct conf_volume *v, struct store *store)
 {
 	if (d->ready)

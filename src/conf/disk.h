@@ -29,6 +29,8 @@ struct disk {
 int  disk_open(struct disk **ret, struct conf_volume *v, struct store *store, bool starting, struct err *e);
 /* Not ready: tries again. Ready: looks whether the capacity changed. About once a second. */
 void disk_tick(struct disk *d, struct conf_volume *v, struct store *store);
+/* Ready: its medium takes the size of v, which differs in nothing else. */
+int  disk_grow(struct disk *d, struct conf_volume *v, struct err *e);
 /* The access states that the configuration gives it; before it is in a LUN map for the first time. */
 void disk_set_paths(struct disk *d, const struct alua_change *c, unsigned n);
 /* Retired and in no map: closes; gone(d) follows, then the caller calls disk_free(). */

@@ -502,24 +502,62 @@ static int check_contents(struct server *s, const struct conf_volume *v, struct 
 
 /* Opens the disks that are new or changed, into `fresh`. A changed one whose old self holds the medium comes up
  * not ready and is attached when that has gone. */
+static json_t *without_size(struct conf_volume *v, uint64_t *ret_size)
+{
+	json_t *o = conf_to_json(&conf_volume_type, v, true);
+	const char *size = json_string_value(json_object_get(o, "size"));
+
+	if (!size || parse_bytes(size, ret_size) < 0)
+		*ret_size = (uint64_t)json_integer_value(json_object_get(o, "size"));
+	json_object_del(o, "size");
+	return o;
+}
+
+/* Is all that changes a size that becomes more, and can the disk grow while it is in use? */
+static bool is_grown(struct server *s, struct conf_volume *v)
+{
+	struct conf_volume *old = conf_volume(&s->conf, v->name);
+	struct disk *d = old ? disk_find(s, v->name) : NULL;
+	uint64_t before, after;
+
+	if (!d || !d->ready || !v->node.ops->grow || old->node.ops != v->node.ops)
+		return false;
+	json_t *x = without_size(old, &before), *y = without_size(v, &after);
+	bool same = json_equal(x, y) && before && after > before;
+	json_decref(x);
+	json_decref(y);
+	return same;
+}
+
+static int disk_make(struct server *s, struct conf_volume *v, struct list *fresh, struct err *e)
+{
+	struct disk *d;
+	int r;
+
+	if (is_kept(s, v))
+		return 0;
+	if (is_grown(s, v))
+		return disk_grow(disk_find(s, v->name), v, e);
+	r = check_contents(s, v, e);
+	if (r == 0)
+		r = disk_open(&d, v, s->store, !s->started, e);
+	if (r == 0)
+		list_add_tail(fresh, &d->node);
+	return r;
+}
+
 static int disks_open(struct server *s, struct conf *c, struct list *fresh, struct err *e)
 {
 	struct conf_volume *v = c->volumes.items;
 	char at[ERR_PATH_MAX];
 
 	for (unsigned i = 0; i < c->volumes.n; i++) {
-		struct disk *d;
-		if (is_kept(s, &v[i]))
-			continue;
-		int r = check_contents(s, &v[i], e);
-		if (r == 0)
-			r = disk_open(&d, &v[i], s->store, !s->started, e);
+		int r = disk_make(s, &v[i], fresh, e);
 		if (r < 0) {
 			snprintf(at, sizeof(at), "volumes/%.140s", v[i].name);
 			err_prefix(e, at);
 			return r;
 		}
-		list_add_tail(fresh, &d->node);
 	}
 	return 0;
 }
@@ -545,7 +583,7 @@ static void disks_retire(struct server *s, struct conf *c)
 
 	list_for_each(d, &s->disks, node) {
 		struct conf_volume *v = conf_volume(c, d->name);
-		if (!d->retired && !(v && is_kept(s, v)))
+		if (!d->retired && !(v && (is_kept(s, v) || is_grown(s, v))))
 			d->retired = true;
 	}
 }

@@ -745,6 +745,31 @@ def file_grows():
 
 # --- asking ------------------------------------------------------------------------------------------------------
 
+def grown_by_configuration():
+    """A size that becomes more in the configuration: the disk grows while it is in use, keeps its data and its session,
+    and says so (2A/09); it grows at a start too; less than the file has is refused."""
+    port = h.free_port()
+    with tempfile.TemporaryDirectory() as t:
+        c = base(port)
+        c["volumes"]["one"] = {"type": "file", "path": t + "/disk", "size": "4MiB"}
+        with Daemon("--config", write(t, c)) as d:
+            s = session(port)
+            s.write(0, b"x" * 512)
+            c["volumes"]["one"]["size"] = "6MiB"
+            write(t, c)
+            d.hup()
+            need(tuple(attention(s)[12:14]) == (0x2a, 9), "CAPACITY DATA HAS CHANGED is not told")
+            need(s.capacity()[0] == (6 << 20) // 512 - 1, f"capacity {s.capacity()}")
+            need(s.read(0, 1) == b"x" * 512, "the data is gone")
+            s.write((6 << 20) // 512 - 1, b"y" * 512)
+        c["volumes"]["one"]["size"] = "8MiB"
+        with Daemon("--config", write(t, c)) as d:
+            need(session(port).capacity()[0] == (8 << 20) // 512 - 1, "it did not grow at the start")
+        c["volumes"]["one"]["size"] = "5MiB"
+        with Daemon("--config", write(t, c)) as d:
+            d.wait_log("a disk that shrinks would lose its end", seconds=5)
+
+
 def asking():
     """lunette status and sessions, --json, kick; exit statuses 2, 3 and 7."""
     port = h.free_port()
@@ -829,7 +854,7 @@ def protect():
 
 CASES = [ready_once, notify, howto, port_in_use, bad_address, missing_file, locked_file, bad_iqn, wrong_usage, information,
          drain, drain_hangs, drain_stuck, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_under_load, reload_hung, reload_luns, reload_invalid,
-         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, guessed_secrets, client_limits, late_disk, file_grows, asking, asking_hostile, protect]
+         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, guessed_secrets, client_limits, late_disk, file_grows, grown_by_configuration, asking, asking_hostile, protect]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--inside"]:

@@ -84,7 +84,8 @@ static void test_refusals(void **state)
 	make_file(0);
 	must_refuse("", -EINVAL, "is empty");
 	make_file(4096);
-	must_refuse(",size=8192", -EINVAL, "has 4096 bytes, not 8192");
+	must_refuse(",size=2048", -EINVAL, "has 4096 bytes, more than 2048");
+	must_refuse(",size=8192,ro", -EINVAL, "and is read only");
 	unlink(path);
 	mkfifo(path, 0600);
 	must_refuse("", -EINVAL, "neither a file nor a disk");

@@ -3,7 +3,7 @@
  *
  *   option   default  meaning
  *   path     -        the file
- *   size     -        capacity of a file that is made, sparse, when there is none; an existing file must have it
+ *   size     -        capacity of a file that is made, sparse, when there is none; a shorter file grows to it
  *   direct   off      O_DIRECT: past the page cache; for storage that is faster than memory copies
  *   ro       off      opened for reading only */
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "block/driver/driver.h"
 #include "block/driver/file.h"
 
@@ -30,7 +31,7 @@ static const struct conf_field file_fields[] = {
 	{ "path", CONF_TEXT, CONF_REQUIRED, offsetof(struct file_conf, path), NULL, NULL, NULL,
 		"The file that holds the disk.", NULL },
 	{ "size", CONF_BYTES, 0, offsetof(struct file_conf, size), NULL, NULL, "8EiB",
-		"Capacity in bytes; the file is made, sparse, when there is none.", NULL },
+		"Capacity in bytes; the file is made, sparse, when there is none, and grows when it is shorter.", NULL },
 	{ "direct", CONF_BOOL, 0, offsetof(struct file_conf, direct), "off", NULL, NULL,
 		"Bypass the page cache (O_DIRECT).", NULL },
 	{ "ro", CONF_BOOL, 0, offsetof(struct file_conf, ro), "off", NULL, NULL, "Read only.", NULL },
@@ -160,10 +161,13 @@ static int get_file(int *ret, const struct file_conf *c, struct err *e)
 
 static int check_size(const struct file_conf *c, uint64_t bytes, struct err *e)
 {
-	if (c->size && c->size != bytes)
-		return err_at(e, -EINVAL, "size", "%s has %llu bytes, not %llu: leave out size to serve it as it is, "
-			"or make it that long (truncate -s %llu)", c->path, (unsigned long long)bytes,
-			(unsigned long long)c->size, (unsigned long long)c->size);
+	if (c->size && c->size < bytes)
+		return err_at(e, -EINVAL, "size", "%s has %llu bytes, more than %llu: leave out size to serve it as it is; "
+			"a disk that shrinks would lose its end", c->path, (unsigned long long)bytes,
+			(unsigned long long)c->size);
+	if (c->size > bytes && c->ro)
+		return err_at(e, -EINVAL, "size", "%s has %llu bytes, less than %llu, and is read only: leave out size",
+			c->path, (unsigned long long)bytes, (unsigned long long)c->size);
 	if (bytes < 512)
 		return err_at(e, -EINVAL, "path", "%s is empty: make it longer (truncate -s), or remove it and give "
 			"size", c->path);
@@ -204,6 +208,14 @@ static void probe_caps(struct blk *b, int fd, uint64_t bytes)
 		b->caps |= BLK_CAN_COPY;
 }
 
+static int make_longer(int fd, const struct file_conf *c, struct err *e)
+{
+	if (ftruncate(fd, (off_t)c->size) < 0 || fsync(fd) < 0)
+		return open_error(e, -errno, c->path);
+	log_info("file grows path=%s bytes=%llu", c->path, (unsigned long long)c->size);
+	return 0;
+}
+
 static int file_begin(struct blk *b, int fd, const struct file_conf *c, struct err *e)
 {
 	struct stat st;
@@ -214,6 +226,10 @@ static int file_begin(struct blk *b, int fd, const struct file_conf *c, struct e
 	r = check_type(st.st_mode, c->path, e);
 	if (r == 0)
 		r = check_size(c, (uint64_t)st.st_size, e);
+	if (r == 0 && c->size > (uint64_t)st.st_size) {
+		r = make_longer(fd, c, e);
+		st.st_size = (off_t)c->size;
+	}
 	if (r < 0)
 		return r;
 	b->caps = c->ro ? BLK_READ_ONLY : 0;
@@ -253,6 +269,18 @@ static int file_poll_size(struct blk *b)
 	return fileio_size(b, (uint64_t)st.st_size);
 }
 
+static int file_grow(struct blk *b, const void *conf, struct err *e)
+{
+	const struct file_conf *c = conf;
+	struct file *f = b->priv;
+	struct stat st;
+
+	if (fstat(f->fd, &st) < 0)
+		return open_error(e, -errno, c->path);
+	int r = check_size(c, (uint64_t)st.st_size, e);
+	return r < 0 || c->size == (uint64_t)st.st_size ? r : make_longer(f->fd, c, e);
+}
+
 const struct blk_ops blk_file = {
 	.name = "file",
 	.priv_bytes = sizeof(struct file),
@@ -262,4 +290,5 @@ const struct blk_ops blk_file = {
 	.close = fileio_close,
 	.submit = fileio_submit,
 	.poll_size = file_poll_size,
+	.grow = file_grow,
 };
