@@ -31,7 +31,11 @@ META=${VM_KERNEL_PKG:-linux-image-amd64}
 PKGS="bash coreutils util-linux mount busybox-static e2fsprogs xfsprogs kmod udev open-iscsi
  multipath-tools dmsetup sg3-utils lsscsi fio iproute2 iptables procps psmisc python3-minimal python3
  parted strace diffutils grep sed mawk findutils tar gzip hostname file
+ ddpt sdparm python3-pexpect python3-pycurl
  liburing2 libisal2 libjansson4 libyaml-0-2 libmicrohttpd12 libssl3"
+
+# of these only the named files, without what they depend on (fence_scsi needs none of the clouds' libraries)
+PARTS="fence-agents:./usr/sbin/fence_scsi,./usr/share/fence"
 
 die() { echo "vm.sh: $*" >&2; exit 126; }
 
@@ -46,7 +50,7 @@ PRUNE="drivers/gpu drivers/media drivers/net/wireless drivers/net/ethernet sound
 build() {
   local force=${1:-}
   mkdir -p "$CACHE/debs/partial" "$CACHE/apt/none/partial" || die "cannot write $CACHE"
-  local stamp; stamp=$( { echo "$META $PKGS $PRUNE"; cat "$HERE/lib/init.initramfs" "$HERE/lib/vminit"; } | sha256sum | cut -c1-16)
+  local stamp; stamp=$( { echo "$META $PKGS $PARTS $PRUNE"; cat "$HERE/lib/init.initramfs" "$HERE/lib/vminit"; } | sha256sum | cut -c1-16)
   [ -z "$force" ] && [ -f "$CACHE/stamp" ] && [ "$(cat "$CACHE/stamp")" = "$stamp" ] \
      && [ -f "$CACHE/root.img" ] && [ -f "$CACHE/vmlinux" ] && [ -f "$CACHE/initrd.img" ] && return 0
   exec 9>"$CACHE/lock"; flock 9
@@ -75,6 +79,13 @@ build() {
         --exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*' \
         --exclude='./usr/share/info/*' --exclude='./usr/lib/debug/*' --exclude='./usr/share/perl/*' || die "unpack $d"
   done < "$CACHE/apt/list"
+  local part files
+  for part in $PARTS; do
+     IFS=, read -r -a files <<<"${part#*:}"
+     (cd "$CACHE/debs" && apt-get -q download "${part%%:*}" >>"$CACHE/apt/log" 2>&1) || die "download ${part%%:*}"
+     dpkg-deb --fsys-tarfile "$(ls -t "$CACHE/debs/${part%%:*}"_*.deb | head -1)" | tar -x -C "$R" --keep-directory-symlink "${files[@]}" ||
+        die "unpack ${part%%:*}"
+  done
   local kv; kv=$(ls "$R/lib/modules"); echo "$kv" > "$CACHE/kver"
   local m; for m in $PRUNE; do rm -rf "$R/lib/modules/$kv/kernel/$m"; done
   extract_vmlinux "$R/boot/vmlinuz-$kv" "$CACHE/vmlinux" || cp "$R/boot/vmlinuz-$kv" "$CACHE/vmlinux"
