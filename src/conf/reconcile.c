@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "conf/disk.h"
+#include "conf/told.h"
 
 enum { TICK_NS = 1000000000 };
 
@@ -241,23 +241,13 @@ static struct net_user *net_users_of(const struct conf *c, const struct conf_lis
 	return u;
 }
 
-static uint16_t *tags_of(const struct conf_list *list)
-{
-	uint16_t *tags = calloc(list->n + 1, sizeof(*tags));
-
-	CHECK(tags);
-	for (unsigned i = 0; i < list->n; i++)
-		tags[i] = (uint16_t)strtoul(((char **)list->items)[i], NULL, 10);
-	return tags;
-}
-
 static void target_rules(struct target *t)
 {
 	const struct conf *c = &t->server->conf;
 	const struct conf_target *ct = conf_target(c, t->name);
 	struct err e = { 0 };
 	struct net_user mutual, *users = net_users_of(c, &ct->users);
-	uint16_t *tags = tags_of(&ct->groups);
+	uint16_t *tags = told_tags(&ct->groups);
 	struct net_target_conf n = {
 		.name = ct->name, .alias = ct->alias, .device = t->device, .users = users, .nusers = ct->users.n,
 		.require_mutual = ct->require_mutual, .chap_algs = conf_chap_mask(&ct->chap),
@@ -276,14 +266,6 @@ static void target_rules(struct target *t)
 		t->known = true;
 	free(users);
 	free(tags);
-}
-
-static void limit_clients(const struct conf_server *c)
-{
-	struct net_limits l = { c->max_connections, c->max_per_client, c->login_delay_ns };
-
-	if (net_limit(&l) < 0)
-		log_error("limits of connections not set reason=\"out of memory\"");
 }
 
 static int discovery_rules(struct server *s, struct err *e)
@@ -642,60 +624,6 @@ static void targets_drop_unknown(struct server *s)
 			target_free(t);
 }
 
-/* --- name server -------------------------------------------------------------------------------------- */
-
-static bool names_changed(const json_t *old, const json_t *new)
-{
-	static const char *const parts[] = { "isns", "portals", "targets" };
-
-	for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {
-		const json_t *x = json_object_get(old, parts[i]), *y = json_object_get(new, parts[i]);
-		if ((x || y) && !json_equal(x, y))
-			return true;
-	}
-	return false;
-}
-
-static void nothing(void *ctx)
-{
-}
-
-static int register_names(const struct conf *c, const char *entity, struct err *e)
-{
-	const struct conf_portal *cp = c->portals.items;
-	const struct conf_target *ct = c->targets.items;
-	struct net_isns_portal *portals = calloc(c->portals.n + 1, sizeof(*portals));
-	struct net_isns_target *targets = calloc(c->targets.n + 1, sizeof(*targets));
-	struct net_isns_conf n = { .server = c->isns.server, .entity = entity, .domain = c->isns.domain, .portals = portals,
-		.targets = targets, .nportals = c->portals.n, .ntargets = c->targets.n };
-
-	CHECK(portals && targets);
-	for (unsigned i = 0; i < n.nportals; i++)
-		portals[i] = (struct net_isns_portal){ cp[i].advertise ? cp[i].advertise : cp[i].listen,
-			(uint16_t)cp[i].group };
-	for (unsigned i = 0; i < n.ntargets; i++)
-		targets[i] = (struct net_isns_target){ ct[i].name, ct[i].alias, tags_of(&ct[i].groups), ct[i].groups.n };
-	int r = net_isns_set(&n, e);
-	for (unsigned i = 0; i < n.ntargets; i++)
-		free((uint16_t *)targets[i].tpgts);
-	free(portals);
-	free(targets);
-	return r;
-}
-
-/* Tells the name server what is served. */
-static void tell_names(const struct conf *c)
-{
-	char host[256] = "lunette";
-	struct err e = { 0 };
-
-	gethostname(host, sizeof(host) - 1);
-	if (!c->isns.server)
-		net_isns_leave(nothing, NULL);
-	else if (register_names(c, c->isns.entity ? c->isns.entity : host, &e) < 0)
-		log_error("isns not used reason=\"%s\"", e.text);
-}
-
 static void publish_target(struct target *t, const json_t *old, const json_t *new)
 {
 	if (t->removing)
@@ -721,12 +649,12 @@ static void publish(struct server *s, struct conf *old)
 	struct target *t, *tmp;
 	struct err e = { 0 };
 
-	limit_clients(&s->conf.server);
+	told_limits(&s->conf.server);
 	if (discovery_rules(s, &e) < 0)
 		log_error("discovery rules not set reason=\"%s\"", e.text);
 	if (s->started && start_options_changed(&old->server, &s->conf.server))
 		log_warn("server options changed; they take effect at the next start");
-	s->names_changed |= names_changed(x, y);
+	s->names_changed |= told_names_changed(x, y);
 	list_for_each_safe(t, tmp, &s->targets, node)
 		publish_target(t, x, y);
 	json_decref(x);
@@ -783,7 +711,7 @@ static void published(struct server *s)
 	s->started = true;
 	portals_unwanted(s);
 	if (s->names_changed)
-		tell_names(&s->conf);
+		told_names(&s->conf);
 	s->names_changed = false;
 	s->ev.published(s->ev.ctx, NULL);
 }
