@@ -448,12 +448,17 @@ static bool freeze(struct copy *k, unsigned i, struct lu_loop *ll, const struct 
 	return k->freeze[i];
 }
 
-/* Of two units, the one that is later in memory. */
+/* Units are asked in one order by all copies, on every loop, or two in opposite directions would wait for each other. */
+static bool source_is_first(const struct copy_seg *s)
+{
+	return (uintptr_t)s->src->lu < (uintptr_t)s->dst->lu;
+}
+
 static void first_granted(struct lu_freeze *fz)
 {
 	struct copy *k = lu_freeze_ctx(fz);
 	struct copy_seg *s = &k->seg[k->at];
-	bool source_first = s->src < s->dst;
+	bool source_first = source_is_first(s);
 	struct lu_range range[2] = { source_first ? target_range(k) : source_range(k) };
 
 	if (k->c->must_abort || k->cancelled) {
@@ -467,9 +472,10 @@ static void first_granted(struct lu_freeze *fz)
 static void freeze_two(struct copy *k)
 {
 	struct copy_seg *s = &k->seg[k->at];
-	struct lu_range range[2] = { s->src < s->dst ? source_range(k) : target_range(k) };
+	bool source_first = source_is_first(s);
+	struct lu_range range[2] = { source_first ? source_range(k) : target_range(k) };
 
-	freeze(k, 0, s->src < s->dst ? s->src : s->dst, range, first_granted);
+	freeze(k, 0, source_first ? s->src : s->dst, range, first_granted);
 }
 
 static void freeze_one(struct copy *k)
