@@ -28,6 +28,8 @@ static inline enum lu_obstacle obstacle(const struct lu_loop *ll, const struct s
 
 	if (unlikely(!list_empty(&ll->frozen)) && c->len)
 		o = lu_obstacle(ll, c);
+	if (unlikely(ll->pub.alert & LU_ACA) && task_set_blocks(ll, c))
+		return LU_FROZEN;
 	return unlikely(ll->ordered) && ordered_behind(ll, c) ? LU_FROZEN : o;
 }
 

@@ -56,15 +56,24 @@ void lu_job_end(struct lu_job *j)
 	loop_defer(home, &next->task);
 }
 
+void lu_snapshot(struct lu_loop *ll)
+{
+	bool aca = ll->pub.alert & LU_ACA;
+
+	ll->pub = ll->lu->pub; /* stable: home runs no other job until this round is over */
+	ll->shift = (uint8_t)__builtin_ctz(ll->pub.bs);
+	if (aca)
+		lu_resume(ll);
+}
+
 static void publish_leg(struct round_leg *leg, void *ctx)
 {
 	struct lu_job *j = ctx;
 	struct lu_loop *ll = lu_on(j->lu, leg->loop);
 
-	ll->pub = j->lu->pub; /* stable: home runs no other job until this round is over */
-	ll->shift = (uint8_t)__builtin_ctz(ll->pub.bs);
 	if (j->ua)
 		ua_broadcast(ll, j->ua, j->ua_except);
+	lu_snapshot(ll);
 	round_leg_done(leg);
 }
 

@@ -16,7 +16,9 @@ void lu_derive(struct lu *lu)
 		: 0;
 	p->alert = (p->not_ready ? LU_NOT_READY : 0) | (p->reserved_by ? LU_RESERVED : 0) |
 		(p->pr && p->pr->type ? LU_PERSISTENT : 0) | (alua_gated(p->alua) ? LU_PATHS : 0);
-	p->alert |= p->sanitize ? LU_SANITIZE : 0;
+	p->naca = (uint8_t)MIN(lu->naca, 255u);
+	p->aca_by = lu->naca && !p->tst ? lu->aca[0] : 0;
+	p->alert |= (p->sanitize ? LU_SANITIZE : 0) | (p->naca ? LU_ACA : 0);
 	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
 		p->alert |= LU_WRITE_PROTECT;
 	p->nblk = p->blk ? blk_bytes(p->blk) / p->bs : 0;
@@ -47,6 +49,7 @@ void lu_give_up(struct lu_job *j, uint64_t id)
 	if (j->lu->pub.reserved_by == id)
 		j->lu->pub.reserved_by = 0;
 	lu_prevent(j->lu, id, false);
+	lu_aca_end(j->lu, id);
 	lu_publish(j);
 }
 
@@ -211,6 +214,7 @@ static void lu_free(struct lu *lu)
 	alua_free(lu);
 	free(lu->sanitize);
 	free(lu->preventers);
+	free(lu->aca);
 	free(lu->name);
 	free(lu);
 }

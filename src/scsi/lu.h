@@ -50,12 +50,17 @@ struct scsi_op {
  * when this unit does not have the page. */
 struct scsi_page { uint8_t page; int (*fill)(struct scsi_cmd *c, uint8_t *p, size_t n); const char *spec; };
 
-/* Mode page: bytes as on the wire from byte 0 on. mask: what MODE SELECT may change. */
-enum { MODE_PAGE_MAX = 20, MODE_PAGES_MAX = 8 };
+/* Mode page: bytes as on the wire from byte 0 on; a subpage has a header of four. mask: what MODE SELECT may change. A table
+ * is in the order of codes. */
+enum { MODE_PAGE_MAX = 40, MODE_PAGES_MAX = 16 };
+struct lu_pub;
 struct scsi_mode_page {
-	uint8_t page, len; /* len: whole page, header included; 0 ends a table */
+	uint8_t page, sub, len; /* len: whole page, header included; 0 ends a table */
 	uint8_t dflt[MODE_PAGE_MAX], mask[MODE_PAGE_MAX];
 	const char *spec;
+	/* Is the new page possible? Else the byte at fault. NULL: the mask says all. */
+	int   (*check)(const uint8_t *p);
+	bool  (*has)(const struct lu_pub *p); /* does this unit have the page? NULL: yes */
 };
 
 struct lu_type {

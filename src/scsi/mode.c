@@ -5,12 +5,27 @@
 
 #include "scsi/priv.h"
 
+enum { ALL = 0x3f, ALL_SUBPAGES = 0xff };
+
+static int find(const struct lu *lu, const struct lu_pub *p, unsigned page, unsigned sub)
+{
+	for (int i = 0; lu->type->mode[i].len; i++) {
+		const struct scsi_mode_page *m = &lu->type->mode[i];
+		if (m->page == page && m->sub == sub && (!m->has || m->has(p)))
+			return i;
+	}
+	return -1;
+}
+
 int mode_index(const struct lu *lu, uint8_t page)
 {
-	for (int i = 0; lu->type->mode[i].len; i++)
-		if (lu->type->mode[i].page == page)
-			return i;
-	return -1;
+	return find(lu, &lu->pub, page, 0);
+}
+
+/* Length of a page's header: page_0 or sub_page format, SPC-4 7.5.6. */
+static unsigned head_of(const struct scsi_mode_page *m)
+{
+	return m->sub ? 4 : 2;
 }
 
 static bool has_cache(const struct lu *lu)
@@ -28,10 +43,21 @@ void mode_reset(struct lu *lu, uint8_t to[MODE_PAGES_MAX][MODE_PAGE_MAX])
 		to[caching][2] |= 0x04;
 }
 
+/* Control mode page, SPC-4 7.5.8. */
+static void derive_control(struct lu_pub *p, const uint8_t *m)
+{
+	p->tst = m[2] >> 5;
+	p->d_sense = m[2] & 0x04;
+	p->qerr = m[3] >> 1 & 3;
+	p->ua_intlck = m[4] >> 4 & 3;
+	p->swp = m[4] & 0x08;
+	p->tas = m[5] & 0x40;
+}
+
 /* What the pages say, where commands look for it. */
 void mode_derive(struct lu *lu)
 {
-	int caching = mode_index(lu, 0x08), control = mode_index(lu, 0x0a);
+	int caching = mode_index(lu, 0x08), control = mode_index(lu, 0x0a), exceptions = mode_index(lu, 0x1c);
 	struct lu_pub *p = &lu->pub;
 
 	if (caching >= 0) {
@@ -39,22 +65,25 @@ void mode_derive(struct lu *lu)
 			p->mode[caching][2] &= (uint8_t)~0x04; /* nothing is lost without a flush */
 		p->wce = p->mode[caching][2] & 0x04;
 	}
-	if (control >= 0) {
-		p->d_sense = p->mode[control][2] & 0x04;
-		p->swp = p->mode[control][4] & 0x08;
-	}
+	if (control >= 0)
+		derive_control(p, p->mode[control]);
+	if (exceptions >= 0) /* TEST without DEXCPT, reported on request: SPC-4 7.5.11 */
+		p->false_alarm = (p->mode[exceptions][2] & 0x0c) == 0x04 && (p->mode[exceptions][3] & 0x0f) == 6;
 }
 
 /* Under which name the store keeps a page. */
 static void mode_name(char what[16], const struct scsi_mode_page *m)
 {
-	snprintf(what, 16, "mode-%02x", m->page);
+	if (m->sub)
+		snprintf(what, 16, "mode-%02x-%02x", m->page, m->sub);
+	else
+		snprintf(what, 16, "mode-%02x", m->page);
 }
 
-/* Saved values count only where they may be changed, so that an old file cannot claim what we cannot do. */
+/* Saved values count only where they may be changed and make sense, so that an old file cannot claim what we cannot do. */
 void mode_load(struct lu *lu)
 {
-	uint8_t buf[MODE_PAGE_MAX];
+	uint8_t buf[MODE_PAGE_MAX], page[MODE_PAGE_MAX];
 	uint8_t (*saved)[MODE_PAGE_MAX] = lu->pub.saved;
 	char what[16];
 
@@ -64,8 +93,11 @@ void mode_load(struct lu *lu)
 		mode_name(what, m);
 		if (!lu->store->load || lu->store->load(lu->store->ctx, lu->id, what, buf, sizeof(buf)) != m->len)
 			continue;
-		for (unsigned k = 2; k < m->len; k++)
-			saved[i][k] = (uint8_t)((saved[i][k] & ~m->mask[k]) | (buf[k] & m->mask[k]));
+		memcpy(page, saved[i], sizeof(page));
+		for (unsigned k = head_of(m); k < m->len; k++)
+			page[k] = (uint8_t)((page[k] & ~m->mask[k]) | (buf[k] & m->mask[k]));
+		if (!m->check || m->check(page) < 0)
+			memcpy(saved[i], page, sizeof(page));
 	}
 	memcpy(lu->pub.mode, saved, sizeof(lu->pub.saved));
 }
@@ -101,8 +133,10 @@ static unsigned sense_page(struct scsi_cmd *c, unsigned pc, int i, uint8_t *p)
 	}
 	if (m->page == 0x08 && pc == PC_DEFAULT && lu->conf.wce && (changeable(c, i, 2) & 0x04))
 		p[2] |= 0x04;
-	p[0] = (uint8_t)(0x80 | m->page); /* PS */
-	p[1] = (uint8_t)(m->len - 2);
+	p[0] = (uint8_t)(0x80 | (m->sub ? 0x40 : 0) | m->page); /* PS, SPF */
+	p[1] = m->sub ? m->sub : (uint8_t)(m->len - 2);
+	if (m->sub)
+		put_be16(p + 2, (uint16_t)(m->len - 4));
 	return m->len;
 }
 
@@ -122,28 +156,44 @@ static unsigned block_descriptor(const struct scsi_cmd *c, bool long_lba, uint8_
 	return 8;
 }
 
+/* Does a page and subpage code of MODE SENSE ask for this page? SPC-4 table 148. */
+static bool asked(const struct scsi_mode_page *m, unsigned page, unsigned sub)
+{
+	return (page == ALL || m->page == page) && (sub == ALL_SUBPAGES || m->sub == sub);
+}
+
 static unsigned sense_pages(struct scsi_cmd *c, uint8_t *p)
 {
 	unsigned page = c->cdb[2] & 0x3f, pc = c->cdb[2] >> 6, n = 0;
 
-	for (int i = 0; c->lu->type->mode[i].len; i++)
-		if (page == 0x3f || c->lu->type->mode[i].page == page)
+	for (int i = 0; c->lu->type->mode[i].len; i++) {
+		const struct scsi_mode_page *m = &c->lu->type->mode[i];
+		if (asked(m, page, c->cdb[3]) && (!m->has || m->has(&c->ll->pub)))
 			n += sense_page(c, pc, i, p + n);
+	}
 	return n;
+}
+
+/* Which byte of the CDB asks for a page that is not there? 0: none. */
+static unsigned missing(const struct scsi_cmd *c)
+{
+	unsigned page = c->cdb[2] & 0x3f, sub = c->cdb[3];
+
+	if (page == ALL)
+		return sub && sub != ALL_SUBPAGES ? 3 : 0;
+	if (find(c->lu, &c->ll->pub, page, 0) < 0)
+		return 2;
+	return sub && sub != ALL_SUBPAGES && find(c->lu, &c->ll->pub, page, sub) < 0 ? 3 : 0;
 }
 
 void spc_mode_sense(struct scsi_cmd *c)
 {
 	bool ten = c->cdb[0] == 0x5a;
-	unsigned head = ten ? 8 : 4, n = head, page = c->cdb[2] & 0x3f;
+	unsigned head = ten ? 8 : 4, n = head, wrong = missing(c);
 	uint8_t buf[8 + 16 + MODE_PAGES_MAX * MODE_PAGE_MAX] = { 0 }, specific;
 
-	if ((c->cdb[3] && c->cdb[3] != 0xff) || (c->cdb[3] == 0xff && page != 0x3f)) {
-		scsi_reply_field(c, SENSE_INVALID_FIELD, 3, -1);
-		return;
-	}
-	if (page != 0x3f && mode_index(c->lu, (uint8_t)page) < 0) {
-		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, 5);
+	if (wrong) {
+		scsi_reply_field(c, SENSE_INVALID_FIELD, wrong, wrong == 2 ? 5 : -1);
 		return;
 	}
 	specific = (uint8_t)(0x10 | (c->ll->pub.alert & LU_WRITE_PROTECT ? 0x80 : 0)); /* DPOFUA, WP */
@@ -157,7 +207,7 @@ void spc_mode_sense(struct scsi_cmd *c)
 		buf[4] = desc == 16; /* LONGLBA */
 		put_be16(buf + 6, (uint16_t)desc);
 	} else {
-		buf[0] = (uint8_t)(n - 1);
+		buf[0] = (uint8_t)MIN(n - 1, 255u);
 		buf[2] = specific;
 		buf[3] = (uint8_t)desc;
 	}
@@ -188,26 +238,31 @@ static bool select_descriptor(struct select *s, unsigned at, unsigned len)
 	return true;
 }
 
-/* One page into lu->next_mode; returns whether it may be so. */
-static bool select_page(struct select *s, unsigned at)
+/* One page into lu->next_mode; its length, or 0 if it may not be so. */
+static unsigned select_page(struct select *s, unsigned at)
 {
 	struct lu *lu = s->c->lu;
 	const uint8_t *p = s->buf + at;
-	int i = mode_index(lu, p[0] & 0x3f);
+	bool spf = p[0] & 0x40;
+	int i = find(lu, &lu->pub, p[0] & 0x3f, spf ? p[1] : 0);
 
-	if (i < 0 || (p[0] & 0x40)) /* unknown, or a subpage: we have none */
+	if (spf && at + 4 > s->len)
+		return bad(s, SENSE_PARAM_LENGTH, 0);
+	if (i < 0 || spf != (lu->type->mode[i].sub != 0))
 		return bad(s, SENSE_INVALID_PARAM, at);
 	const struct scsi_mode_page *m = &lu->type->mode[i];
-	if (p[1] != m->len - 2)
-		return bad(s, SENSE_INVALID_PARAM, at + 1);
+	unsigned head = head_of(m);
+	if ((spf ? be16(p + 2) : p[1]) != m->len - head)
+		return bad(s, SENSE_INVALID_PARAM, at + head - 1);
 	if (at + m->len > s->len)
 		return bad(s, SENSE_PARAM_LENGTH, 0);
-	for (unsigned k = 2; k < m->len; k++) {
+	for (unsigned k = head; k < m->len; k++) {
 		if ((p[k] ^ lu->next_mode[i][k]) & (uint8_t)~changeable(s->c, i, k))
 			return bad(s, SENSE_INVALID_PARAM, at + k);
 		lu->next_mode[i][k] = p[k];
 	}
-	return true;
+	int wrong = m->check ? m->check(lu->next_mode[i]) : -1;
+	return wrong >= 0 ? bad(s, SENSE_INVALID_PARAM, at + (unsigned)wrong) : m->len;
 }
 
 static bool select_parse(struct select *s)
@@ -225,11 +280,13 @@ static bool select_parse(struct select *s)
 		return bad(s, SENSE_PARAM_LENGTH, 0);
 	if (desc && !select_descriptor(s, head, desc))
 		return false;
-	for (; at < s->len; at += s->buf[at + 1] + 2u) {
+	while (at < s->len) {
 		if (at + 2 > s->len)
 			return bad(s, SENSE_PARAM_LENGTH, 0);
-		if (!select_page(s, at))
+		unsigned len = select_page(s, at);
+		if (!len)
 			return false;
+		at += len;
 	}
 	return true;
 }

@@ -111,7 +111,7 @@ static void leg_nexus(struct pr_change *ch, struct itl *itl)
 	if (abort)
 		list_for_each_safe(c, tmp, &n->cmds, in_nexus)
 			if (c->ll == ll && c != ch->cmd)
-				scsi_abort(c);
+				scsi_abort_by(c, false);
 }
 
 static void publish_leg(struct round_leg *leg, void *ctx)
@@ -120,7 +120,7 @@ static void publish_leg(struct round_leg *leg, void *ctx)
 	struct lu_loop *ll = lu_on(ch->lu, leg->loop);
 	struct itl *itl;
 
-	ll->pub = ch->lu->pub;
+	lu_snapshot(ll);
 	list_for_each(itl, &ll->itls, node)
 		leg_nexus(ch, itl);
 	round_leg_done(leg);

@@ -25,7 +25,9 @@ enum {
 	UA_NEXUS_LOSS = UA(0x29, 0x07), UA_MEDIUM_CHANGED = UA(0x28, 0x00), UA_MODE_CHANGED = UA(0x2a, 0x01),
 	UA_CAPACITY_CHANGED = UA(0x2a, 0x09), UA_RESERVATIONS_RELEASED = UA(0x2a, 0x04),
 	UA_ACCESS_CHANGED = UA(0x2a, 0x06), UA_CLEARED = UA(0x2f, 0x00), UA_PROTOCOL_EVENT = UA(0x47, 0x7f),
-	UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_INQUIRY_CHANGED = UA(0x3f, 0x03),
+	UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_WAS_BUSY = UA(0x2c, 0x07), UA_WAS_FULL = UA(0x2c, 0x08),
+	UA_WAS_CONFLICT = UA(0x2c, 0x09),
+	UA_INQUIRY_CHANGED = UA(0x3f, 0x03),
 };
 #define SENSE_INVALID_OPCODE SENSE(5, 0x20, 0x00)
 #define SENSE_LBA_RANGE SENSE(5, 0x21, 0x00)
@@ -39,7 +41,9 @@ enum {
 
 /* --- shared state of a logical unit, one immutable copy per loop --- */
 enum { LU_NOT_READY = 1u << 0, LU_WRITE_PROTECT = 1u << 1, LU_RESERVED = 1u << 2,
-	LU_PERSISTENT = 1u << 3, LU_PATHS = 1u << 4 /* some target port group is not active */, LU_SANITIZE = 1u << 8 };
+	LU_PERSISTENT = 1u << 3, LU_PATHS = 1u << 4 /* some target port group is not active */, LU_SANITIZE = 1u << 8,
+	LU_ACA = 1u << 9 };
+enum { SCSI_NACA = 0x04 }; /* CONTROL byte, SAM-5 5.2 */
 struct lu_pub {
 	uint64_t    nblk;         /* capacity, logical blocks */
 	struct blk *blk;          /* NULL: none attached */
@@ -52,6 +56,11 @@ struct lu_pub {
 	bool        ejected;
 	bool        thin;         /* unmap frees space */
 	uint8_t     sanitize;     /* enum sanitize_state, service.h */
+	uint8_t     tst, qerr, ua_intlck; /* control mode page */
+	bool        tas;
+	bool        false_alarm;  /* informational exceptions: TEST */
+	uint8_t     naca;         /* nexuses in ACA, 255 = or more */
+	uint64_t    aca_by;       /* with TST 000b the one that is, 0 = none */
 	bool        sanitize_ause; /* the one that failed may be left by EXIT FAILURE MODE */
 	uint32_t    bs, pbs;      /* logical and physical block, bytes; bs changes at most on the first attach */
 	uint8_t     mode[MODE_PAGES_MAX][MODE_PAGE_MAX];  /* current values */
@@ -108,6 +117,8 @@ struct lu {
 	struct list     jobs;         /* home: lu_job.node, the first runs */
 	uint64_t       *preventers;   /* home: ids of nexuses that prevent medium removal */
 	unsigned        npreventers;
+	uint64_t       *aca;          /* home: ids of nexuses in ACA */
+	unsigned        naca;
 	uint32_t        alua_seq;     /* home: number of the last change of access states */
 	struct list     freezes;      /* home: lu_freeze.node, in order of request */
 	struct tokens  *tokens;       /* home: token.c; NULL: it never made one */
@@ -129,7 +140,8 @@ struct itl {
 	struct scsi_nexus *nexus;
 	uint8_t         nua;
 	bool            pr_registered, pr_holder; /* of pub.pr */
-	bool            prevents;     /* it asked to prevent medium removal and did not allow it since */
+	bool            aca : 1;      /* its commands wait for CLEAR ACA */
+	bool            prevents : 1; /* it asked to prevent medium removal and did not allow it since */
 	uint16_t        ua[LIM_UA];   /* oldest first */
 };
 
@@ -232,6 +244,11 @@ void scsi_reply_data(struct scsi_cmd *c, const void *buf, size_t len);
 void scsi_reply_pages(struct scsi_cmd *c, uint64_t len);
 void scsi_abort(struct scsi_cmd *c); /* its done() will run with aborted set; the caller waits */
 uint64_t scsi_alloc_len(const struct scsi_cmd *c);
+/* Bits of the CDB that the row knows: its usage mask, and NACA in the CONTROL byte. */
+static inline uint8_t scsi_usage(const struct scsi_op *op, unsigned i)
+{
+	return op->usage[i] | (i == (op->opcode == 0x7f ? 1u : op->cdb_len - 1u) ? SCSI_NACA : 0);
+}
 static inline uint64_t scsi_field(const uint8_t *cdb, struct scsi_field f)
 {
 	switch (f.bytes) {
@@ -273,6 +290,7 @@ void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run
 	void (*done)(struct lu_job *j));
 void lu_job_end(struct lu_job *j);     /* home */
 void lu_publish(struct lu_job *j);     /* home: copies lu->pub to every loop with j's unit attention, ends j */
+void lu_snapshot(struct lu_loop *ll); /* in a leg: takes the unit's state over */
 void lu_derive(struct lu *lu);         /* home: pub's flags from its facts */
 /* Runs fn on the command's behalf once no frozen range overlaps c->off, c->len, and its task attribute lets it. */
 void lu_enter(struct scsi_cmd *c, void (*fn)(struct scsi_cmd *c));
@@ -331,7 +349,7 @@ bool ua_take(struct itl *itl, uint16_t ua);  /* removes it; was it there? */
 uint16_t ua_pop(struct itl *itl);
 /* Every nexus of this loop that sees the unit, but the one with that id. */
 void ua_broadcast(struct lu_loop *ll, uint16_t ua, uint64_t except_id);
-struct itl *scsi_itl(struct scsi_cmd *c);
+struct itl *scsi_itl(const struct scsi_cmd *c);
 
 /* --- target.c --- */
 int  lun_decode(const uint8_t lun[8]); /* -1: not an address that we use */
@@ -399,6 +417,20 @@ void copy_parameters(struct scsi_cmd *c);
 int  copy_vpd(struct scsi_cmd *c, uint8_t *p, size_t n);
 void copy_forget(struct lu_loop *ll);       /* a reset: results of this unit's copy manager, on this loop */
 void copy_forget_all(struct scsi_nexus *n); /* the nexus ends; no copy of it is under way */
+
+/* --- taskset.c --- */
+/* A CHECK CONDITION that concerns other commands, or establishes ACA: scsi_end() comes again afterwards. Took it over? */
+bool task_set_fault(struct scsi_cmd *c);
+bool task_set_refuses(struct scsi_cmd *c, const struct itl *itl);
+bool task_set_blocks(const struct lu_loop *ll, const struct scsi_cmd *c);
+uint16_t task_set_ua(const struct scsi_cmd *c, struct itl *itl);
+void task_set_status(struct scsi_cmd *c, enum scsi_status status); /* BUSY, TASK SET FULL, RESERVATION CONFLICT */
+/* On the nexus' loop; the unit's home is then to be told by lu_aca_end(). */
+void task_set_clear_aca(struct scsi_nexus *n, struct itl *itl);
+/* Aborts; a command of another nexus than the one that wants it is told so if TAS is set. */
+void scsi_abort_by(struct scsi_cmd *c, bool own);
+void lu_aca_end(struct lu *lu, uint64_t id); /* home; then publish */
+void lu_aca_end_all(struct lu *lu);
 
 /* --- sanitize.c --- */
 /* The gate while a SANITIZE is under way or has failed: refused it? */

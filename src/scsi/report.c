@@ -57,7 +57,8 @@ static void report_one(struct scsi_cmd *c, const struct scsi_op *op, bool rctd)
 	if (op && is_offered(c, op)) {
 		p[1] = (uint8_t)(0x03 | (rctd ? 0x80 : 0)); /* supported as the standard says; CTDP */
 		put_be16(p + 2, op->cdb_len);
-		memcpy(p + 4, op->usage, op->cdb_len);
+		for (unsigned i = 0; i < op->cdb_len; i++)
+			p[4 + i] = scsi_usage(op, i);
 		n += op->cdb_len;
 		if (rctd)
 			n += put_timeouts(p + n, op);
@@ -95,7 +96,7 @@ void spc_report_tmf(struct scsi_cmd *c)
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 6, -1);
 		return;
 	}
-	p[0] = 0xde; /* ATS, ATSS, CTSS, LURS, QTS, TRS; no ACA, no WAKEUP */
+	p[0] = 0xfe; /* ATS, ATSS, CACAS, CTSS, LURS, QTS, TRS; no WAKEUP */
 	p[1] = 0x07; /* QAES, QTSS, ITNRS */
 	p[3] = repd ? 12 : 0;
 	scsi_reply_data(c, p, repd ? 16 : 4);

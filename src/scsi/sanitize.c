@@ -211,7 +211,7 @@ static void end_leg(struct round_leg *leg, void *ctx)
 	struct lu_loop *ll = lu_on(s->lu, leg->loop);
 	struct scsi_cmd *c, *tmp;
 
-	ll->pub = s->lu->pub;
+	lu_snapshot(ll);
 	ll->progress = 0;
 	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
 		if (c->state != SCSI_CMD_PARKED || c->op->exec != sanitize_exec)
@@ -498,7 +498,7 @@ static void begin_leg(struct round_leg *leg, void *ctx)
 	struct lu_loop *ll = lu_on(s->lu, leg->loop);
 	struct scsi_cmd *c, *tmp;
 
-	ll->pub = s->lu->pub;
+	lu_snapshot(ll);
 	ll->progress = 0;
 	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
 		bool waits = c->state == SCSI_CMD_WAIT_DATA || c->state == SCSI_CMD_HELD;

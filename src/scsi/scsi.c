@@ -10,7 +10,7 @@ static void slot_deny(struct scsi_slot *s)
 	uint8_t deny[16];
 
 	for (unsigned i = 0; i < 16; i++)
-		deny[i] = i < s->op->cdb_len ? (uint8_t)~s->op->usage[i] : 0;
+		deny[i] = i < s->op->cdb_len ? (uint8_t)~scsi_usage(s->op, i) : 0;
 	deny[0] = 0;
 	memcpy(s->deny, deny, 16);
 }
@@ -48,7 +48,7 @@ static unsigned first_bit(uint8_t v)
 static void begin_bad_field(struct scsi_cmd *c, const struct scsi_op *op)
 {
 	for (unsigned i = 1; i < op->cdb_len; i++) {
-		uint8_t bad = c->cdb[i] & (uint8_t)~op->usage[i];
+		uint8_t bad = c->cdb[i] & (uint8_t)~scsi_usage(op, i);
 		if (bad) {
 			scsi_reply_field(c, SENSE_INVALID_FIELD, i, (int)first_bit(bad));
 			return;
@@ -118,18 +118,20 @@ static bool slow_gates(struct scsi_cmd *c, struct itl *itl)
 	const struct lu_pub *pub = &c->ll->pub;
 	uint32_t flags = c->op->flags;
 
+	if (((pub->alert & LU_ACA) || c->attr >= SCSI_ACA) && task_set_refuses(c, itl))
+		return true;
 	if (itl->nua && !(flags & SCSI_NO_UA)) {
-		uint16_t ua = ua_pop(itl);
+		uint16_t ua = task_set_ua(c, itl);
 		c->fence = ua == UA_CLEARED || ua >> 8 == UA_TARGET_RESET >> 8; /* tasks were ended */
 		scsi_reply_sense(c, SENSE(6, 0, 0) | ua);
 		return true;
 	}
 	if ((pub->alert & LU_RESERVED) && !reservation_allows(c)) {
-		scsi_reply(c, SCSI_RESERVATION_CONFLICT);
+		task_set_status(c, SCSI_RESERVATION_CONFLICT);
 		return true;
 	}
 	if ((pub->alert & LU_PERSISTENT) && !pr_allows(c, itl)) {
-		scsi_reply(c, SCSI_RESERVATION_CONFLICT);
+		task_set_status(c, SCSI_RESERVATION_CONFLICT);
 		return true;
 	}
 	if ((pub->alert & LU_PATHS) && alua_refuses(c))
@@ -221,7 +223,7 @@ void scsi_cmd_init(struct scsi_cmd *c, struct loop *l)
 	c->status = SCSI_GOOD;
 	c->qualifier = 0;
 	c->sense_len = 0;
-	c->aborted = c->must_abort = c->send_only = c->fence = c->background = false;
+	c->aborted = c->must_abort = c->told = c->faulted = c->send_only = c->fence = c->background = false;
 	c->state = SCSI_CMD_IDLE;
 	c->op = NULL;
 	c->ll = NULL;
@@ -269,7 +271,7 @@ void scsi_begin(struct scsi_cmd *c)
 	c->op = begin_find(c);
 	if (unlikely(!c->op))
 		return;
-	if (unlikely(itl->nua | ll->pub.alert) && slow_gates(c, itl))
+	if (unlikely(itl->nua | ll->pub.alert | (c->attr & SCSI_ACA)) && slow_gates(c, itl))
 		return;
 	if (c->op->lba.bytes && unlikely(begin_range(c)))
 		return;
@@ -322,8 +324,25 @@ static void count(struct lu_loop *ll, const struct scsi_cmd *c)
 		__atomic_store_n(&ll->stat[2 + which], ll->stat[2 + which] + bytes, __ATOMIC_RELAXED);
 	}
 	__atomic_store_n(&ll->stat[which], ll->stat[which] + 1, __ATOMIC_RELAXED);
-	if (unlikely(c->status == SCSI_CHECK_CONDITION))
-		__atomic_store_n(&ll->stat[5], ll->stat[5] + 1, __ATOMIC_RELAXED);
+}
+
+/* What follows from a CHECK CONDITION comes first? */
+static bool check_condition(struct scsi_cmd *c)
+{
+	if (task_set_fault(c))
+		return true;
+	__atomic_store_n(&c->ll->stat[5], c->ll->stat[5] + 1, __ATOMIC_RELAXED);
+	return false;
+}
+
+/* An aborted command. */
+static void end_aborted(struct scsi_cmd *c)
+{
+	c->in_len = 0; /* the transport may still be receiving into the pages: it frees them */
+	c->aborted = !c->told;
+	c->status = SCSI_TASK_ABORTED;
+	c->sense_len = 0;
+	c->want_in = 0;
 }
 
 void scsi_end(struct scsi_cmd *c)
@@ -331,6 +350,8 @@ void scsi_end(struct scsi_cmd *c)
 	struct lu_loop *ll = c->ll;
 	struct scsi_nexus *n = c->nexus;
 
+	if (unlikely(c->status == SCSI_CHECK_CONDITION) && ll && check_condition(c))
+		return;
 	list_del(&c->in_nexus);
 	c->state = SCSI_CMD_DONE;
 	if (unlikely(c->freeze != NULL)) {
@@ -345,10 +366,8 @@ void scsi_end(struct scsi_cmd *c)
 			lu_resume(ll);
 		}
 	}
-	if (unlikely(c->must_abort)) {
-		c->aborted = true; /* the transport may still be receiving into the pages: it frees them */
-		c->in_len = 0;
-	}
+	if (unlikely(c->must_abort))
+		end_aborted(c);
 	c->done(c);
 	if (ll && unlikely(!list_empty(&ll->waits)))
 		lu_wait_check(ll);

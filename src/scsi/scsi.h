@@ -97,6 +97,8 @@ struct scsi_cmd {
 	enum scsi_cmd_state state;
 	bool                must_abort;
 	bool                background; /* no initiator sent it: a copy that goes on after its command */
+	bool                told;     /* its abort is told with TASK ABORTED (TAS) */
+	bool                faulted;  /* what its CHECK CONDITION does to others is done */
 	struct lu          *lu;
 	struct lu_loop     *ll;       /* its part on this loop */
 	const struct scsi_op *op;

@@ -25,7 +25,7 @@ static void inquiry_standard(struct scsi_cmd *c)
 	p[0] = lu ? alua_qualifier(c) | lu->type->device_type : 0x7f; /* 7Fh: no device here, and none can be */
 	p[1] = lu && lu->conf.removable ? 0x80 : 0;
 	p[2] = 0x06; /* SPC-4 */
-	p[3] = 0x12; /* HISUP, response data format 2 */
+	p[3] = 0x32; /* NORMACA, HISUP, response data format 2 */
 	p[4] = sizeof(p) - 5;
 	p[5] = (uint8_t)(0x08 | (lu ? c->nexus->map->tpgs << 4 : 0)); /* TPGS; 3PC */
 	p[7] = 0x02; /* CMDQUE */
@@ -120,6 +120,8 @@ void spc_request_sense(struct scsi_cmd *c)
 		sense = c->ll->pub.not_ready;
 	else
 		sense = sanitize_sense(c->ll, &x);
+	if (!sense && c->ll && c->ll->pub.false_alarm)
+		sense = SENSE(0, 0x5d, 0xff); /* failure prediction threshold exceeded (false) */
 	scsi_reply_data(c, p, sense_fill(p, c->cdb[1] & 1, sense, &x));
 }
 

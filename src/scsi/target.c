@@ -147,7 +147,7 @@ static void run_leave(struct lu_job *j)
 static void leave(const struct scsi_nexus *n, const struct itl *itl)
 {
 	struct lu_loop *ll = itl->ll;
-	struct leaving *l = ll->pub.reserved_by == n->id || itl->prevents ? calloc(1, sizeof(*l)) : NULL;
+	struct leaving *l = ll->pub.reserved_by == n->id || itl->prevents || itl->aca ? calloc(1, sizeof(*l)) : NULL;
 
 	if (!l)
 		return; /* out of memory: a reset of the unit frees it too */
@@ -323,9 +323,9 @@ static void release_next(struct scsi_nexus *n)
 	while (n->next_lun < LIM_LUNS) {
 		struct itl *itl = nexus_peek(n, n->next_lun++);
 		struct lu_loop *ll = itl ? itl->ll : NULL;
-		if (!ll || (ll->pub.reserved_by != n->id && !itl->prevents))
+		if (!ll || (ll->pub.reserved_by != n->id && !itl->prevents && !itl->aca))
 			continue;
-		itl->prevents = false;
+		itl->prevents = itl->aca = false;
 		n->release = ll;
 		ll->users++;
 		lu_job_start(&n->job, ll->lu, n->loop, run_release, released);

@@ -78,7 +78,8 @@ static bool ends_background(enum scsi_tmf_kind kind)
 /* Marks; other nexuses that lose commands to CLEAR TASK SET hear of it (SAM-5 5.14, TAS = 0). */
 static void mark(struct lu_loop *ll, const struct scsi_tmf *t)
 {
-	bool everybody = t->kind == SCSI_CLEAR_TASK_SET || t->kind == SCSI_LU_RESET || t->kind == SCSI_TARGET_RESET;
+	bool clear = t->kind == SCSI_CLEAR_TASK_SET, shared = clear && !ll->pub.tst;
+	bool everybody = shared || t->kind == SCSI_LU_RESET || t->kind == SCSI_TARGET_RESET;
 	struct scsi_cmd *c, *tmp;
 	bool others = false;
 
@@ -89,11 +90,11 @@ static void mark(struct lu_loop *ll, const struct scsi_tmf *t)
 		if (c->background ? !ends_background(t->kind) : own && t->covers && !t->covers(t, c))
 			continue;
 		struct itl *itl = scsi_itl(c);
-		if (!own && t->kind == SCSI_CLEAR_TASK_SET && itl && !c->must_abort)
+		if (!own && clear && itl && !c->must_abort && !ll->pub.tas)
 			ua_add(itl, UA_CLEARED);
-		if (!own && !c->must_abort)
+		if (!own && !c->must_abort && !ll->pub.tas)
 			others = c->nexus->hit = true;
-		scsi_abort(c);
+		scsi_abort_by(c, own);
 	}
 	if (others)
 		tell_others(ll);
@@ -138,6 +139,7 @@ static void run_reset(struct lu_job *j)
 
 	lu->pub.reserved_by = 0;
 	lu->npreventers = 0;
+	lu_aca_end_all(lu);
 	memcpy(lu->pub.mode, lu->pub.saved, sizeof(lu->pub.saved));
 	j->ua = t->kind == SCSI_TARGET_RESET ? UA_TARGET_RESET : UA_LU_RESET;
 	lu_publish(j);
@@ -149,13 +151,19 @@ static void run_loss(struct lu_job *j)
 	lu_give_up(j, container_of(j, struct scsi_tmf, job)->nexus_id);
 }
 
+static void run_clear_aca(struct lu_job *j)
+{
+	lu_aca_end(j->lu, container_of(j, struct scsi_tmf, job)->nexus_id);
+	lu_publish(j);
+}
+
 static void target_reset_next(struct scsi_tmf *t);
 
 static void reset_done(struct lu_job *j)
 {
 	struct scsi_tmf *t = container_of(j, struct scsi_tmf, job);
 
-	if (t->kind == SCSI_LU_RESET)
+	if (t->kind == SCSI_LU_RESET || t->kind == SCSI_CLEAR_ACA)
 		tmf_end(t, SCSI_TMF_COMPLETE);
 	else
 		target_reset_next(t);
@@ -165,8 +173,8 @@ static void reset_aborted(void *ctx)
 {
 	struct scsi_tmf *t = ctx;
 
-	lu_job_start(&t->job, t->ll->lu, t->nexus->loop, t->kind == SCSI_I_T_NEXUS_RESET ? run_loss : run_reset,
-		reset_done);
+	lu_job_start(&t->job, t->ll->lu, t->nexus->loop, t->kind == SCSI_I_T_NEXUS_RESET ? run_loss
+		: t->kind == SCSI_CLEAR_ACA ? run_clear_aca : run_reset, reset_done);
 }
 
 static void reset_lu(struct scsi_tmf *t)
@@ -196,6 +204,17 @@ static void target_reset_next(struct scsi_tmf *t)
 }
 
 /* --- the functions --- */
+
+/* SAM-5 7.4: ends the commands with the ACA attribute, then the condition; without one there is nothing to do. */
+static void clear_aca(struct scsi_tmf *t, struct itl *itl)
+{
+	if (!itl || !itl->aca) {
+		tmf_end_later(t, SCSI_TMF_COMPLETE);
+		return;
+	}
+	task_set_clear_aca(t->nexus, itl);
+	round_start(t->nexus->loop, abort_leg, reset_aborted, t);
+}
 
 /* Like ABORT TASK SET at every unit; SAM-5 7.6. */
 static void nexus_reset(struct scsi_tmf *t)
@@ -261,8 +280,8 @@ static void on_lu(struct scsi_tmf *t)
 	case SCSI_QUERY_ASYNC_EVENT:
 		query_async(t);
 		return;
-	default: /* CLEAR ACA: NormACA is 0 */
-		tmf_end_later(t, SCSI_TMF_REJECTED);
+	default:
+		clear_aca(t, nexus_peek(t->nexus, (unsigned)lun_decode(t->lun)));
 	}
 }
 

@@ -19,8 +19,10 @@ static bool ua_has(const struct itl *itl, uint16_t ua)
 
 void ua_add(struct itl *itl, uint16_t ua)
 {
-	if (is_reset(ua))
+	if (is_reset(ua)) {
 		itl->nua = 0;
+		itl->aca = false;
+	}
 	if (ua_has(itl, ua))
 		return;
 	if (itl->nua == LIM_UA) { /* too many to tell apart: one that tells the initiator to look at everything */
@@ -69,7 +71,7 @@ void ua_broadcast(struct lu_loop *ll, uint16_t ua, uint64_t except_id)
 			ua_add(itl, ua);
 }
 
-struct itl *scsi_itl(struct scsi_cmd *c)
+struct itl *scsi_itl(const struct scsi_cmd *c)
 {
 	int lun = lun_decode(c->lun);
 

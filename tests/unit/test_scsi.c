@@ -154,7 +154,7 @@ static void cdb_fields(void **state)
 	assert_int_equal(a.cmd->sense[15], 0xc8 | 6);
 	assert_int_equal(be16(a.cmd->sense + 16), 6);
 	bed_free(&a);
-	assert_sense(RUN(n, 0, 0x00, 0, 0, 0, 0, 4), 5, 0x24, 0); /* NACA */
+	assert_sense(RUN(n, 0, 0x00, 0, 0, 0, 0, 3), 5, 0x24, 0); /* CONTROL: obsolete bits */
 }
 
 /* Power on, LUN list and reset unit attentions come once, per nexus; REPORT LUNS takes its own; SAM-5 5.14. */

@@ -339,7 +339,7 @@ static void reports(void **state)
 	assert_int_equal(DO(n, 0xa3, 0x0c, 0x02, 0x9e, 0, 0x11, 0, 0, 1, 0).data[1], 1);
 	a = DO(n, 0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 1, 0);
 	assert_int_equal(a.len, 16);
-	assert_int_equal(a.data[0], 0xde);
+	assert_int_equal(a.data[0], 0xfe);
 	assert_sense(DO(n, 0xa3, 0x1e), 5, 0x24, 0);
 	assert_good(DO(n, 0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0));
 	assert_good(DO(n, 0x12, 0, 0, 0, 36));
@@ -368,7 +368,7 @@ static void mode_select(void **state)
 	struct answer a = DO(n, 0x1a, 0, 0x3f, 0, 255);
 
 	assert_good(a);
-	assert_int_equal(a.len, 4 + 8 + 12 + 20 + 12 + 12);
+	assert_int_equal(a.len, 4 + 8 + 12 + 16 + 20 + 12 + 8 + 8 + 40 + 12);
 	assert_int_equal(a.data[0], a.len - 1);
 	assert_int_equal(a.data[2], 0x10);
 	assert_int_equal(be24(a.data + 9), 512);

@@ -36,7 +36,7 @@ static void row_lint(const struct scsi_op *op)
 	must(op, op->exec && op->spec && strlen(op->spec) > 6);
 	must(op, !(op->flags & SCSI_SA) || (op->usage[1] & 0x1f) == op->action);
 	must(op, (op->flags & SCSI_SA) || !op->action);
-	must(op, op->usage[op->cdb_len - 1] == 0); /* CONTROL: no NACA */
+	must(op, op->usage[op->cdb_len - 1] == 0); /* CONTROL: NACA is added to every row */
 	for (unsigned i = op->cdb_len; i < sizeof(op->usage); i++)
 		must(op, !op->usage[i]);
 	must(op, inside(op, op->lba) && inside(op, op->nblk) && inside(op, op->alloc) && inside(op, op->param));
@@ -103,7 +103,7 @@ static void row_reserved_bits(const struct scsi_op *op)
 	uint8_t cdb[16];
 
 	for (unsigned bit = 8; bit < op->cdb_len * 8u; bit++) {
-		if ((op->usage[bit / 8] >> (bit % 8) & 1) || ((op->flags & SCSI_SA) && bit / 8 == 1 && bit % 8 < 5))
+		if ((scsi_usage(op, bit / 8) >> (bit % 8) & 1) || ((op->flags & SCSI_SA) && bit / 8 == 1 && bit % 8 < 5))
 			continue;
 		blank(op, cdb);
 		cdb[bit / 8] = (uint8_t)(cdb[bit / 8] | 1u << (bit % 8));
