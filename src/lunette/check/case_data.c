@@ -306,16 +306,16 @@ CASE(data, longest_immediate, "13.12, 13.14", NEED_WRITE,
 
 /* --- what breaks the rules */
 
-CASE(data, immediate_forbidden, "13.11", NEED_WRITE, "immediate data with ImmediateData=No is not taken as good")
+CASE(data, immediate_forbidden, "13.11, 7.10", NEED_WRITE, "immediate data with ImmediateData=No is refused")
 {
 	struct conn *c = session(k, yes_no);
 
 	send_req(c, with_data(req_write(k, 0, 1), pattern(k, k->block, 1), k->block));
-	refusal(c, BY_ANY, REASONS_FORMAT, "immediate data");
+	refusal(c, BY_ANY | BY_LAX, REASONS_FORMAT, "immediate data");
 }
 
-CASE(data, unsolicited_forbidden, "13.10, 11.4.7.2", NEED_WRITE,
-	"unsolicited Data-Out with InitialR2T=Yes is not taken as good")
+CASE(data, unsolicited_forbidden, "13.10, 11.4.7.2, 7.10", NEED_WRITE,
+	"unsolicited Data-Out with InitialR2T=Yes is refused")
 {
 	struct conn *c = session(k, yes_no);
 	struct req w = req_write(k, 0, 1);
@@ -323,7 +323,7 @@ CASE(data, unsolicited_forbidden, "13.10, 11.4.7.2", NEED_WRITE,
 	w.h[1] &= (uint8_t)~FLAG_FINAL;
 	uint32_t itt = put(c, &w);
 	send_req(c, req_out(k, itt, ISCSI_NO_TAG, 0, pattern(k, k->block, 1), k->block, 0, true));
-	refusal(c, BY_ANY, REASONS_FORMAT, "unsolicited data");
+	refusal(c, BY_ANY | BY_LAX, REASONS_FORMAT, "unsolicited data");
 }
 
 CASE(data, unsolicited_short, "11.4.7.2", NEED_WRITE,
@@ -342,8 +342,8 @@ CASE(data, unsolicited_short, "11.4.7.2", NEED_WRITE,
 	must(k, !p || p->op != ISCSI_SCSI_RSP || p->h[RSP_STATUS], "GOOD after 512 of 8192 bytes");
 }
 
-CASE(data, first_burst_exceeded, "4.2.5.2, 13.14, 11.4.7.2", NEED_WRITE,
-	"more unsolicited data than FirstBurstLength: not GOOD")
+CASE(data, first_burst_exceeded, "4.2.5.2, 13.14, 11.4.7.2, 7.10", NEED_WRITE,
+	"more unsolicited data than FirstBurstLength is refused")
 {
 	struct conn *c = session(k, "InitialR2T=No\nFirstBurstLength=4096\nMaxBurstLength=8192");
 	struct req w = req_write(k, 0, 32768 / k->block);
@@ -355,17 +355,17 @@ CASE(data, first_burst_exceeded, "4.2.5.2, 13.14, 11.4.7.2", NEED_WRITE,
 	uint32_t itt = put(c, &w);
 	for (unsigned i = 0; i < 16; i++)
 		send_req(c, req_out(k, itt, ISCSI_NO_TAG, i * 512, data + i * 512, 512, i, i == 15));
-	refusal(c, BY_ANY, REASONS_FORMAT, "8192 unsolicited bytes, FirstBurstLength is 4096");
+	refusal(c, BY_ANY | BY_LAX, REASONS_FORMAT, "8192 unsolicited bytes, FirstBurstLength is 4096");
 }
 
-CASE(data, immediate_exceeds_first_burst, "13.14", NEED_WRITE, "immediate data beyond FirstBurstLength: not GOOD")
+CASE(data, immediate_exceeds_first_burst, "13.14, 7.10", NEED_WRITE, "immediate data beyond FirstBurstLength is refused")
 {
 	struct conn *c = session(k, "FirstBurstLength=512\nMaxBurstLength=8192");
 
 	if (!c->s->immediate || c->send_max < 4096)
 		check_unsupported(k, "ImmediateData=No was the answer");
 	send_req(c, with_data(req_write(k, 0, 4096 / k->block), pattern(k, 4096, 1), 4096));
-	refusal(c, BY_ANY, REASONS_FORMAT, "4096 immediate bytes, FirstBurstLength is 512");
+	refusal(c, BY_ANY | BY_LAX, REASONS_FORMAT, "4096 immediate bytes, FirstBurstLength is 512");
 }
 
 CASE(data, beyond_expected_length, "11.7.6, 11.3.4", NEED_WRITE, "unsolicited data beyond the expected length: not GOOD")
@@ -392,45 +392,59 @@ CASE(data, out_for_no_task, "11.7, 7.10", 0,
 		alive(c);
 }
 
-/* One offence in answer to an R2T; data are 8192 bytes. */
-static void bad_answer(struct check *k, const char *what, uint32_t dttt, uint32_t off, uint32_t len, uint32_t sn)
+/* One offence in answer to an R2T for 8192 bytes. lax: GOOD and silence are no failure, 7.10. */
+static void bad_answer(struct check *k, const char *what, uint32_t dttt, uint32_t off, uint32_t len, uint32_t sn, unsigned lax)
 {
 	struct conn *c = session(k, yes_no);
 	uint8_t *data = pattern(k, 16384, 2);
 	uint32_t itt = send_req(c, req_write(k, 0, 8192 / k->block));
 	struct pdu *p = want_itt(c, ISCSI_R2T, itt);
 
-	must(k, be32(p->h + R2T_LEN) <= 8192, "an R2T for %u bytes", be32(p->h + R2T_LEN));
+	if (be32(p->h + R2T_LEN) != 8192)
+		check_unsupported(k, "an R2T for %u bytes of 8192", be32(p->h + R2T_LEN));
 	send_req(c, req_out(k, itt, be32(p->h + BHS_TTT) ^ dttt, off, data, MIN(len, c->send_max), sn, true));
-	refusal(c, BY_ANY, REASONS_FORMAT | REASON(REJECT_DATA_DIGEST), what);
+	refusal(c, BY_ANY | lax, REASONS_FORMAT | REASON(REJECT_DATA_DIGEST), what);
 	hang_up(c, false);
 }
 
-/* 7.10: a target need not look at everything, but what it does not ask for must not become data. */
-CASE(data, out_wrong_offset, "11.7.6, 11.8.4", NEED_WRITE, "Data-Out at another offset than its R2T's: not GOOD")
+/* A write that misses data does not end with GOOD, whatever else the target looks at; silence is a wait for the rest. */
+static void missing(struct check *k, const char *what, uint32_t off, uint32_t len)
 {
-	bad_answer(k, "512 bytes too far", 0, 512, 8192 - 512, 0);
-	bad_answer(k, "at 4 GiB - 512", 0, 0xfffffe00, 8192, 0);
-	bad_answer(k, "behind the R2T's end", 0, 8192, 8192, 0);
+	bad_answer(k, what, 0, off, len, 0, BY_SILENCE);
 }
 
-CASE(data, out_wrong_length, "11.8.4, 11.7.1", NEED_WRITE, "Data-Out with F longer or shorter than its R2T: not GOOD")
+CASE(data, out_wrong_offset, "11.7.6, 11.8.4", NEED_WRITE,
+	"Data-Out at another offset than its R2T's does not make the write GOOD")
 {
-	bad_answer(k, "512 bytes too many", 0, 0, 8192 + 512, 0);
-	bad_answer(k, "half of it", 0, 0, 4096, 0);
+	missing(k, "512 bytes too far", 512, 8192 - 512);
+	missing(k, "at 4 GiB - 512", 0xfffffe00, 8192);
+	missing(k, "behind the R2T's end", 8192, 8192);
 }
 
-CASE(data, out_wrong_tag, "11.7.4", NEED_WRITE, "Data-Out with a Target Transfer Tag that was never given: not GOOD")
+CASE(data, out_too_short, "11.8.4, 11.7.1", NEED_WRITE,
+	"Data-Out with F that is shorter than its R2T does not make the write GOOD")
 {
-	bad_answer(k, "wrong tag", 0x5a5a5a5a, 0, 8192, 0);
+	missing(k, "half of it", 0, 4096);
 }
 
-CASE(data, out_wrong_datasn, "11.7.5, 7.9", NEED_WRITE, "Data-Out whose DataSN says that some are missing: not GOOD")
+CASE(data, out_too_long, "11.8.4, 7.10", NEED_WRITE, "Data-Out longer than its R2T is refused")
 {
-	bad_answer(k, "DataSN 27 first", 0, 0, 8192, 27);
+	bad_answer(k, "512 bytes too many", 0, 0, 8192 + 512, 0, BY_LAX);
 }
 
-CASE(data, segment_too_long, "13.12, 7.7", 0, "a data segment of 16 MiB is not waited for: Reject or the connection's end")
+CASE(data, out_wrong_tag, "11.7.4, 11.17.1, 7.10", NEED_WRITE,
+	"Data-Out with a Target Transfer Tag that was never given is refused")
+{
+	bad_answer(k, "wrong tag", 0x5a5a5a5a, 0, 8192, 0, BY_LAX);
+}
+
+CASE(data, out_wrong_datasn, "11.7.5, 7.9", NEED_WRITE,
+	"Data-Out whose DataSN says that some are missing: as a digest error, not GOOD")
+{
+	bad_answer(k, "DataSN 27 first", 0, 0, 8192, 27, 0);
+}
+
+CASE(data, segment_too_long, "13.12, 7.10", 0, "a data segment of 16 MiB is not waited for: Reject or the connection's end")
 {
 	struct conn *c = session(k, "");
 	struct req r = req_nop(NULL, 0);
@@ -440,7 +454,7 @@ CASE(data, segment_too_long, "13.12, 7.7", 0, "a data segment of 16 MiB is not w
 	put_be24(r.h + BHS_DATA_LEN, 0xffffff);
 	r.own_len = r.no_data = true;
 	put(c, &r);
-	refusal(c, BY_REJECT | BY_CLOSE, REASONS_FORMAT, "16 MiB");
+	refusal(c, BY_REJECT | BY_CLOSE | BY_LAX, REASONS_FORMAT, "16 MiB");
 }
 
 CASE(data, cut_in_write, "7.14", NEED_WRITE,

@@ -185,7 +185,6 @@ CASE(keys, discovery_session, "13.2 to 13.20", 0,
 		{ "MaxOutstandingR2T=8", "Irrelevant|Reject|1..8|-|!" }, { "DataPDUInOrder=No",
 		"Irrelevant|Reject|Yes|No|-|!" },
 		{ "DefaultTime2Wait=2", "Irrelevant|Reject|2..3600|-|!" },
-		{ "TaskReporting=ResponseFence,RFC3720", "Irrelevant|ResponseFence|RFC3720|Reject|-|!" },
 	};
 
 	rows(k, table, ARRAY_LEN(table), true);

@@ -8,6 +8,8 @@
 
 /* --- reject */
 
+static const char tag_taken[] = "a tag in use"; /* 7.10: need not be looked for */
+
 /* A Reject with one of those reasons and the header as it was sent, or the connection's end. */
 static struct pdu *rejected(struct conn *c, const struct req *r, uint32_t reasons, const char *what)
 {
@@ -17,6 +19,8 @@ static struct pdu *rejected(struct conn *c, const struct req *r, uint32_t reason
 	must(k, p || c->closed, "%s: no reaction", what);
 	if (!p)
 		return NULL;
+	if (p->op != ISCSI_REJECT && what == tag_taken)
+		check_lax(k, "%s: %s", what, pdu_words(c, p));
 	must(k, p->op == ISCSI_REJECT, "%s: %s", what, pdu_words(c, p));
 	must(k, p->h[REJECT_REASON] < 32 && (reasons & REASON(p->h[REJECT_REASON])), "%s: reason %02x does not fit", what,
 		p->h[REJECT_REASON]);
@@ -88,7 +92,7 @@ CASE(reject, tag_in_use, "11.17.1, 11.2.1.8", NEED_WRITE,
 	struct req r = immediate(with_itt(req_tur(k), be32(p->h + BHS_ITT)));
 
 	put(c, &r);
-	if (!rejected(c, &r, REASON(REJECT_IN_PROGRESS) | REASONS_FORMAT, "a tag in use"))
+	if (!rejected(c, &r, REASON(REJECT_IN_PROGRESS) | REASONS_FORMAT, tag_taken))
 		return;
 	serve(c, p, pattern(k, k->block, 1), 0);
 	p = want_itt(c, ISCSI_SCSI_RSP, be32(p->h + BHS_ITT));
@@ -104,7 +108,7 @@ CASE(reject, cmdsn_not_counted, "7.3", NEED_WRITE,
 	struct req r = with_itt(req_tur(k), be32(p->h + BHS_ITT));
 
 	put(c, &r);
-	if (!rejected(c, &r, REASON(REJECT_IN_PROGRESS) | REASONS_FORMAT, "a tag in use"))
+	if (!rejected(c, &r, REASON(REJECT_IN_PROGRESS) | REASONS_FORMAT, tag_taken))
 		return;
 	must(k, ping_exp(c) == n, "ExpCmdSN %#x, %#x was due", c->last_exp, n);
 	uint32_t itt = send_req(c, with_sn(req_tur(k), n));

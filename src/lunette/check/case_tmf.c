@@ -152,10 +152,14 @@ static void task_set(struct check *k, uint8_t fn)
 		answer_r2t(c, p[i]);
 	struct pdu *t = next(c);
 	while (t->op != ISCSI_TMF_RSP) {
-		must(k, t->op == ISCSI_R2T || t->op == ISCSI_REJECT || t->op == ISCSI_SCSI_RSP, "%s", pdu_words(c, t));
-		send_req(c, with_itt(req_nop(NULL, 0), ISCSI_NO_TAG)); /* acknowledges */
+		must(k, t->op == ISCSI_R2T || t->op == ISCSI_REJECT || t->op == ISCSI_SCSI_RSP || t->op == ISCSI_NOP_IN, "%s",
+			pdu_words(c, t));
+		if (t->op == ISCSI_SCSI_RSP)
+			send_req(c, req_nop(NULL, 0)); /* acknowledges */
 		t = next(c);
 	}
+	if (t->h[RSP_RESPONSE] == TMF_RSP_NOT_SUPPORTED)
+		check_unsupported(k, "response 5: not supported");
 	must(k, be32(t->h + BHS_ITT) == itt && t->h[RSP_RESPONSE] == 0, "%s", pdu_words(c, t));
 	for (uint32_t i = first; i < itt; i++)
 		over(c, i, "the Task Management Function Response");
@@ -194,7 +198,8 @@ CASE(tmf, abort_task_set_under_reads, "4.2.3.3, 11.5.1", NEED_LUN,
 		uint8_t r = tmf(c, req_tmf(k, TMF_ABORT_TASK_SET, ISCSI_NO_TAG, 0), NULL);
 		must(k, r == TMF_RSP_COMPLETE, "response %u", r);
 		for (struct pdu *p; (p = poll_pdu(c, 50)) != NULL;)
-			must(k, be32(p->h + BHS_ITT) - first >= n, "%s after the Task Management Function Response",
+			must(k, p->op == ISCSI_NOP_IN || be32(p->h + BHS_ITT) - first >= n,
+				"%s after the Task Management Function Response",
 				pdu_words(c, p));
 		alive(c);
 		hang_up(c, false);

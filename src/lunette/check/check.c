@@ -17,7 +17,7 @@ enum { CASE_MS = 30000, SLOW_MS = 90000, DEAD_MS = 15000 };
 
 struct options {
 	const char *suite, *name;
-	bool list, json, destructive, quiet, verbose;
+	bool list, json, destructive, quiet, trace;
 	uint32_t timeout_ms;
 	struct url url;
 };
@@ -25,7 +25,7 @@ struct options {
 struct run {
 	struct check k;
 	struct options o;
-	unsigned count[4];
+	unsigned count[CHECK_VERDICTS];
 	json_t *results;
 	const char *every_why[EVERY_RULES];
 	uint8_t *saved;
@@ -69,27 +69,19 @@ void *check_alloc(struct check *k, size_t n)
 	return p;
 }
 
-_Noreturn void check_fail(struct check *k, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(k->why, sizeof(k->why), fmt, ap);
-	va_end(ap);
-	k->verdict = CHECK_FAIL;
-	longjmp(k->out, 1);
-}
-
-_Noreturn void check_unsupported(struct check *k, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(k->why, sizeof(k->why), fmt, ap);
-	va_end(ap);
-	k->verdict = CHECK_UNSUPPORTED;
-	longjmp(k->out, 1);
-}
+#define LEAVE(name, what)                                                 \
+	_Noreturn void name(struct check *k, const char *fmt, ...)        \
+	{                                                                 \
+		va_list ap;                                               \
+		va_start(ap, fmt);                                        \
+		vsnprintf(k->why, sizeof(k->why), fmt, ap);               \
+		va_end(ap);                                               \
+		k->verdict = what;                                        \
+		longjmp(k->out, 1);                                       \
+	}
+LEAVE(check_fail, CHECK_FAIL)
+LEAVE(check_lax, CHECK_LAX)
+LEAVE(check_unsupported, CHECK_UNSUPPORTED)
 
 void check_every(struct check *k, enum every_rule rule, const char *fmt, ...)
 {
@@ -168,8 +160,8 @@ static bool runnable(struct run *r, const struct check_case *c)
 	return false;
 }
 
-static const char *const verdict_words[] = { "pass", "FAIL", "not supported", "skipped" };
-static const char *const verdict_json[] = { "pass", "fail", "not supported", "skipped" };
+static const char *const verdict_words[] = { "pass", "FAIL", "lax", "not supported", "skipped" };
+static const char *const verdict_json[] = { "pass", "fail", "lax", "not supported", "skipped" };
 
 static void tell(struct run *r, const struct check_case *c)
 {
@@ -183,13 +175,13 @@ static void tell(struct run *r, const struct check_case *c)
 			"clause", c->clause, "requirement", c->what, "result", verdict_json[v], "reason", k->why));
 		return;
 	}
-	if (r->o.quiet && v != CHECK_FAIL)
+	if (r->o.quiet && v != CHECK_FAIL && v != CHECK_LAX)
 		return;
 	printf("%-13s  %s/%s\n", verdict_words[v], c->suite, c->name);
-	if (v == CHECK_FAIL)
+	if (v == CHECK_FAIL || v == CHECK_LAX)
 		printf("%15s%s (%s)\n", "", c->what, c->clause);
 	if (v != CHECK_PASS && v != CHECK_SKIPPED)
-		printf("%15s%s%s\n", "", v == CHECK_FAIL ? "But: " : "", k->why);
+		printf("%15s%s%s\n", "", v == CHECK_FAIL || v == CHECK_LAX ? "But: " : "", k->why);
 	fflush(stdout);
 }
 
@@ -203,6 +195,8 @@ static void run_case(struct run *r, const struct check_case *c)
 	struct check *k = &r->k;
 
 	k->c = c;
+	if (r->o.trace)
+		fprintf(stderr, "== %s/%s\n", c->suite, c->name);
 	if (r->dead) {
 		k->verdict = CHECK_SKIPPED;
 		snprintf(k->why, sizeof(k->why), "the target was gone before");
@@ -346,9 +340,10 @@ static void summary(struct run *r)
 	unsigned *n = r->count;
 
 	if (r->o.json) {
-		json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:O}", "target", r->o.url.target, "passed",
+		json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:O}", "target", r->o.url.target, "passed",
 			(int)n[CHECK_PASS],
-			"failed", (int)n[CHECK_FAIL], "not_supported", (int)n[CHECK_UNSUPPORTED], "skipped",
+			"failed", (int)n[CHECK_FAIL], "lax", (int)n[CHECK_LAX], "not_supported", (int)n[CHECK_UNSUPPORTED],
+			"skipped",
 			(int)n[CHECK_SKIPPED],
 			"cases", r->results);
 		json_dumpf(all, stdout, JSON_INDENT(2));
@@ -356,7 +351,8 @@ static void summary(struct run *r)
 		json_decref(all);
 		return;
 	}
-	printf("%u passed, %u failed, %u not supported, %u skipped%s\n", n[CHECK_PASS], n[CHECK_FAIL], n[CHECK_UNSUPPORTED],
+	printf("%u passed, %u failed, %u lax, %u not supported, %u skipped%s\n", n[CHECK_PASS], n[CHECK_FAIL], n[CHECK_LAX],
+		n[CHECK_UNSUPPORTED],
 		n[CHECK_SKIPPED], n[CHECK_SKIPPED] && !r->o.destructive ? " (see --destructive)" : "");
 }
 
@@ -395,11 +391,14 @@ static int run_all(struct run *r)
 
 static const char help_text[] =
 	"Usage: lunette check [OPTION]... URL\n"
-	"Checks any iSCSI target against RFC 7143 and RFC 7144. URL: iscsi://[USER%SECRET@]HOST[:PORT]/IQN[/LUN].\n\n"
+	"Checks any iSCSI target against RFC 7143 and RFC 7144. A case passes, fails, is not supported, or finds the\n"
+	"target lax: it took what an initiator may not send and a target need not refuse (7.10). URL: "
+		"iscsi://[USER%SECRET@]HOST[:PORT]/IQN[/LUN].\n\n"
 	"  --suite NAME       Only that suite; a pattern will do.\n"
 	"  --case NAME        Only that case; a pattern will do.\n"
 	"  --destructive      Also what writes to the LUN (saved and restored) and what disturbs other sessions.\n"
 	"  --timeout SECONDS  How long one answer may take. Default 5.\n"
+	"  --trace            Print each PDU on standard error.\n"
 	"  --quiet            Print failures and the summary only.\n"
 	"  --json             Print the results as JSON.\n"
 	"  --list             Print the cases with their clauses, then exit.\n"
@@ -445,6 +444,8 @@ static int take_options(struct options *o, int argc, char **argv)
 			o->destructive = true;
 		} else if (!strcmp(a, "--json")) {
 			o->json = true;
+		} else if (!strcmp(a, "--trace")) {
+			o->trace = true;
 		} else if (!strcmp(a, "--quiet")) {
 			o->quiet = true;
 		} else if (!strcmp(a, "--list")) {
@@ -500,6 +501,7 @@ int check_main(int argc, char **argv)
 	k->url = &r.o.url;
 	k->lun = (uint64_t)(k->url->lun < 256 ? k->url->lun : 0x4000 | k->url->lun) << 48;
 	k->destructive = r.o.destructive;
+	k->trace = r.o.trace;
 	k->timeout_ms = r.o.timeout_ms;
 	if (getrandom(&k->next_isid, 3, 0) != 3) /* other runs at the same time have other ISIDs */
 		k->next_isid = (uint32_t)check_now();

@@ -38,7 +38,8 @@ enum { /* struct check_case.needs */
 	NEED_LUN = 8,             /* reads or writes the LUN: a disk of 64 KiB at least */
 };
 
-enum check_verdict { CHECK_PASS, CHECK_FAIL, CHECK_UNSUPPORTED, CHECK_SKIPPED };
+/* Lax: the target took what the RFC forbids an initiator to send and, by 7.10, need not be looked for. */
+enum check_verdict { CHECK_PASS, CHECK_FAIL, CHECK_LAX, CHECK_UNSUPPORTED, CHECK_SKIPPED, CHECK_VERDICTS };
 
 struct check;
 
@@ -148,7 +149,7 @@ struct check {
 	uint64_t lun;            /* as on the wire */
 	uint32_t block;          /* bytes; 0: no disk there */
 	uint64_t blocks;
-	bool     destructive;
+	bool     destructive, trace;
 	uint32_t timeout_ms;     /* one answer */
 	uint32_t next_isid;
 };
@@ -157,6 +158,7 @@ struct check {
 _Noreturn void check_fail(struct check *k, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The feature is not there; the words say which answer proves it. */
 _Noreturn void check_unsupported(struct check *k, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+_Noreturn void check_lax(struct check *k, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define must(k, cond, ...) do { if (!(cond)) check_fail(k, __VA_ARGS__); } while (0)
 void check_every(struct check *k, enum every_rule rule, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Zeroed memory that lives until the case ends. */
@@ -282,7 +284,8 @@ static inline bool refused_text(const char *v)
 }
 
 /* How a target may refuse something that breaks the rules; bits. */
-enum { BY_REJECT = 1, BY_CHECK = 2, BY_CLOSE = 4, BY_SILENCE = 8, BY_TMF = 16, BY_ANY = 7 };
+enum { BY_REJECT = 1, BY_CHECK = 2, BY_CLOSE = 4, BY_SILENCE = 8, BY_TMF = 16, BY_LAX = 32, BY_ANY = 7 };
+/* BY_LAX: what is not one of them ends the case as lax instead of failed; silence too. */
 /* Waits for one of those reactions: returns which; the case fails on another one, GOOD status above all. reasons: bit mask of
  * Reject reasons that fit. */
 unsigned refusal(struct conn *c, unsigned how, uint32_t reasons, const char *what);

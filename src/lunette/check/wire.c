@@ -192,6 +192,22 @@ static void put_digest(uint8_t *p, uint32_t crc)
 	put_le32(p, crc);
 }
 
+static void trace(const struct conn *c, const char *way, const uint8_t *h, uint32_t len)
+{
+	unsigned n = 0;
+
+	if (!c->k->trace || !c->k->c)
+		return;
+	while (n < c->k->nconn && c->k->conn[n] != c)
+		n++;
+	fprintf(stderr, "%u %s op=%02x b1=%02x b2=%02x b3=%02x len=%u lun=%016llx itt=%08x", n, way, h[0], h[1], h[2], h[3],
+		len,
+		(unsigned long long)be64(h + BHS_LUN), be32(h + BHS_ITT));
+	for (unsigned i = 20; i < ISCSI_BHS; i += 4)
+		fprintf(stderr, " %x", be32(h + i));
+	fprintf(stderr, "\n");
+}
+
 size_t pack(struct conn *c, struct req *r, uint8_t **ret)
 {
 	number(c, r);
@@ -212,6 +228,7 @@ size_t pack(struct conn *c, struct req *r, uint8_t **ret)
 			put_digest(b + n + pad4(r->len), crc32c(0, b + n, pad4(r->len)) ^ r->flip_data);
 		n += pad4(r->len) + (c->dd ? 4 : 0);
 	}
+	trace(c, ">", b, r->len);
 	*ret = b;
 	return n;
 }
@@ -386,6 +403,7 @@ static struct pdu *parse(struct conn *c)
 	}
 	memmove(c->rx, c->rx + all, c->nrx - all);
 	c->nrx -= all;
+	trace(c, "<", p->h, len);
 	judge_form(c, p);
 	judge_stat_sn(c, p);
 	judge_window(c, p);

@@ -269,10 +269,10 @@ void same(struct check *k, const void *a, const void *b, uint32_t n, const char 
 
 /* --- the other requests */
 
-/* Tells the target what arrived, without asking for an answer: some responses wait for that (4.2.3.3). */
+/* Tells the target what arrived: some responses wait for that (4.2.3.3). */
 static void acknowledge(struct conn *c)
 {
-	send_req(c, with_itt(req_nop(NULL, 0), ISCSI_NO_TAG));
+	send_req(c, req_nop(NULL, 0));
 }
 
 uint8_t tmf(struct conn *c, struct req r, uint32_t *ret_itt)
@@ -283,11 +283,11 @@ uint8_t tmf(struct conn *c, struct req r, uint32_t *ret_itt)
 		*ret_itt = itt;
 	for (;;) {
 		struct pdu *p = next(c);
-		if (p->op == ISCSI_R2T || p->op == ISCSI_ASYNC || p->op == ISCSI_DATA_IN || p->op == ISCSI_SCSI_RSP) {
-			if (p->op != ISCSI_R2T)
-				acknowledge(c);
+		if (p->op == ISCSI_SCSI_RSP || (p->op == ISCSI_DATA_IN && (p->h[BHS_FLAGS] & DATA_STATUS_VALID)))
+			acknowledge(c);
+		if (p->op == ISCSI_R2T || p->op == ISCSI_ASYNC || p->op == ISCSI_DATA_IN || p->op == ISCSI_SCSI_RSP ||
+		    p->op == ISCSI_NOP_IN)
 			continue;
-		}
 		must(c->k, p->op == ISCSI_TMF_RSP && be32(p->h + BHS_ITT) == itt,
 			"a task management request is answered with %s",
 			pdu_words(c, p));
@@ -336,27 +336,23 @@ uint8_t logout(struct conn *c, uint8_t reason, uint16_t cid)
 
 /* --- refusals */
 
-static unsigned judge_refusal(struct conn *c, const struct pdu *p, unsigned how, uint32_t reasons, const char *what)
+/* Which of the reactions that is; 0: none of them. */
+static unsigned reaction(const struct pdu *p, uint32_t reasons)
 {
-	struct check *k = c->k;
+	uint8_t reason = p->h[REJECT_REASON];
 
-	switch (p->op) {
-	case ISCSI_REJECT:
-		must(k, how & BY_REJECT, "%s: %s", what, pdu_words(c, p));
-		must(k, p->h[REJECT_REASON] < 32 && (reasons & REASON(p->h[REJECT_REASON])), "%s: %s does not fit", what,
-			pdu_words(c, p));
-		return BY_REJECT;
-	case ISCSI_SCSI_RSP:
-		must(k, (how & BY_CHECK) && (p->h[RSP_STATUS] != 0 || p->h[RSP_RESPONSE] != 0), "%s: %s", what, pdu_words(c,
-		p));
-		return BY_CHECK;
-	case ISCSI_TMF_RSP:
-		must(k, (how & BY_TMF) && p->h[RSP_RESPONSE] != 0, "%s: %s", what, pdu_words(c, p));
-		return BY_TMF;
-	case ISCSI_R2T: case ISCSI_ASYNC:
-		return 0;
-	}
-	check_fail(k, "%s: %s", what, pdu_words(c, p));
+	if (p->op == ISCSI_REJECT)
+		return reason < 32 && (reasons & REASON(reason)) ? BY_REJECT : 0;
+	if (p->op == ISCSI_SCSI_RSP)
+		return p->h[RSP_STATUS] || p->h[RSP_RESPONSE] ? BY_CHECK : 0;
+	return p->op == ISCSI_TMF_RSP && p->h[RSP_RESPONSE] ? BY_TMF : 0;
+}
+
+_Noreturn static void not_refused(struct conn *c, unsigned how, const char *what, const char *came)
+{
+	if (how & BY_LAX)
+		check_lax(c->k, "%s: %s", what, came);
+	check_fail(c->k, "%s: %s", what, came);
 }
 
 unsigned refusal(struct conn *c, unsigned how, uint32_t reasons, const char *what)
@@ -366,8 +362,13 @@ unsigned refusal(struct conn *c, unsigned how, uint32_t reasons, const char *wha
 	for (;;) {
 		int ms = seen || (how & BY_SILENCE) ? CHECK_QUIET_MS : (int)c->k->timeout_ms;
 		struct pdu *p = poll_pdu(c, ms);
+		if (p && (p->op == ISCSI_R2T || p->op == ISCSI_ASYNC))
+			continue;
 		if (p) {
-			seen |= judge_refusal(c, p, how, reasons, what);
+			unsigned r = reaction(p, reasons);
+			if (!(r & how))
+				not_refused(c, how, what, pdu_words(c, p));
+			seen |= r;
 			if (seen & (BY_CHECK | BY_TMF))
 				return seen;
 			continue;
@@ -378,7 +379,8 @@ unsigned refusal(struct conn *c, unsigned how, uint32_t reasons, const char *wha
 		}
 		if (seen)
 			return seen;
-		must(c->k, how & BY_SILENCE, "%s: no reaction within %u s", what, c->k->timeout_ms / 1000);
+		if (!(how & BY_SILENCE))
+			not_refused(c, how, what, "no reaction");
 		return BY_SILENCE;
 	}
 }
