@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "conf/disk.h"
+#include "conf/portals.h"
 #include "conf/told.h"
 
 enum { TICK_NS = 1000000000 };
@@ -26,14 +27,6 @@ struct target {
 	bool setting, removing, known; /* known: to net/ */
 };
 
-struct portal {
-	struct list node;
-	char *listen, *advertise;
-	uint64_t group;
-	struct net_portal *net;
-	bool wanted, old; /* old: open before this change */
-};
-
 struct server {
 	struct loop *control;
 	struct store *store;
@@ -44,6 +37,8 @@ struct server {
 	unsigned nindex;
 	struct timer tick;
 	unsigned pending; /* maps that the loops are taking over */
+	struct conf was;  /* while units hand over to those that take their place */
+	unsigned inheriting;
 	bool started, stopping, announce, names_changed;
 	unsigned stops; /* of what server_stop() began: not ended yet */
 	struct task announce_task;
@@ -51,6 +46,11 @@ struct server {
 	void (*stopped)(void *ctx, unsigned forced);
 	void *stopped_ctx;
 };
+
+static bool text_equal(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
 
 static void settle(struct server *s);
 
@@ -95,6 +95,8 @@ static void tick_disks(struct server *s, bool waiting_only)
 {
 	struct disk *d, *tmp;
 
+	if (s->inheriting)
+		return; /* units that inherit stay as they are */
 	list_for_each_safe(d, tmp, &s->disks, node) {
 		struct conf_volume *v = conf_volume(&s->conf, d->name);
 		if (v && !d->retired && !(waiting_only && d->ready))
@@ -332,136 +334,6 @@ static void target_remove(struct target *t)
 		target_forgotten(t);
 }
 
-/* --- portals ------------------------------------------------------------------------------------------ */
-
-static bool text_equal(const char *a, const char *b)
-{
-	return a == b || (a && b && strcmp(a, b) == 0);
-}
-
-static struct portal *portal_find(struct server *s, const struct conf_portal *c)
-{
-	struct portal *p;
-
-	list_for_each(p, &s->portals, node)
-		if (strcmp(p->listen, c->listen) == 0 && p->group == c->group &&
-		    text_equal(p->advertise, c->advertise))
-			return p;
-	return NULL;
-}
-
-/* evict: connections that came through it shall go. */
-static void portal_drop(struct portal *p, bool evict)
-{
-	if (p->net)
-		net_portal_remove(p->net, evict);
-	list_del(&p->node);
-	free(p->listen);
-	free(p->advertise);
-	free(p);
-}
-
-static int portal_add(struct server *s, const struct conf_portal *c, struct err *e)
-{
-	struct portal *p = calloc(1, sizeof(*p));
-
-	if (!p)
-		return err_set(e, -ENOMEM, "out of memory");
-	list_init(&p->node);
-	p->listen = strdup(c->listen);
-	p->advertise = c->advertise ? strdup(c->advertise) : NULL;
-	p->group = c->group;
-	int r = p->listen ? net_portal_add(&p->net, c->listen, (uint16_t)c->group, c->advertise, e) :
-			err_set(e, -ENOMEM, "out of memory");
-	if (r < 0) {
-		portal_drop(p, false);
-		return r;
-	}
-	p->wanted = true;
-	list_add_tail(&s->portals, &p->node);
-	return 0;
-}
-
-/* An address whose group changed cannot be bound twice: the old listener goes first. Sessions stay, but those of another
- * group, which is part of what their initiators know them by. */
-static void portal_make_way(struct server *s, const struct conf_portal *c)
-{
-	struct portal *p, *tmp;
-
-	list_for_each_safe(p, tmp, &s->portals, node)
-		if (!p->wanted && strcmp(p->listen, c->listen) == 0)
-			portal_drop(p, p->group != c->group);
-}
-
-static void portals_unwanted(struct server *s)
-{
-	struct portal *p, *tmp;
-
-	list_for_each_safe(p, tmp, &s->portals, node)
-		if (!p->wanted)
-			portal_drop(p, true);
-}
-
-static void portals_mark(struct server *s, const struct conf *c)
-{
-	const struct conf_portal *cp = c->portals.items;
-	struct portal *p;
-
-	list_for_each(p, &s->portals, node)
-		p->wanted = false;
-	for (unsigned i = 0; i < c->portals.n; i++) {
-		p = portal_find(s, &cp[i]);
-		if (p)
-			p->wanted = true;
-	}
-}
-
-static bool is_occupied(struct server *s, const char *listen)
-{
-	struct portal *p;
-
-	list_for_each(p, &s->portals, node)
-		if (strcmp(p->listen, listen) == 0)
-			return true;
-	return false;
-}
-
-static int portals_pass(struct server *s, const struct conf *c, bool occupied, struct err *e)
-{
-	const struct conf_portal *cp = c->portals.items;
-	char at[32];
-
-	for (unsigned i = 0; i < c->portals.n; i++) {
-		if (portal_find(s, &cp[i]) || is_occupied(s, cp[i].listen) != occupied)
-			continue;
-		portal_make_way(s, &cp[i]);
-		int r = portal_add(s, &cp[i], e);
-		if (r < 0) {
-			snprintf(at, sizeof(at), "portals/%u/listen", i);
-			err_prefix(e, at);
-			return r;
-		}
-	}
-	return 0;
-}
-
-/* Opens the portals that are not open: new addresses first, since they may fail, and then nothing else changed. */
-static int portals_open(struct server *s, const struct conf *c, struct err *e)
-{
-	struct portal *p, *tmp;
-
-	portals_mark(s, c);
-	list_for_each(p, &s->portals, node)
-		p->old = true;
-	int r = portals_pass(s, c, false, e);
-	if (r == 0)
-		r = portals_pass(s, c, true, e);
-	list_for_each_safe(p, tmp, &s->portals, node)
-		if (r < 0 && !p->old)
-			portal_drop(p, false);
-	return r;
-}
-
 /* --- apply -------------------------------------------------------------------------------------------- */
 
 static bool is_kept(struct server *s, struct conf_volume *v)
@@ -661,6 +533,41 @@ static void publish(struct server *s, struct conf *old)
 	json_decref(y);
 }
 
+/* Every unit has what it inherits: the new state may be seen. */
+static void inherited(void *ctx, int result)
+{
+	struct server *s = ctx;
+
+	if (result < 0)
+		log_error("reservations not handed over reason=\"%s\"", strerror(-result));
+	if (--s->inheriting)
+		return;
+	if (!s->stopping) {
+		paths_publish(s);
+		publish(s, &s->was);
+		loop_defer(s->control, &s->announce_task); /* settles when nothing was to be published */
+	}
+	conf_free(&conf_root_type, &s->was);
+	s->was = (struct conf){ 0 };
+	if (s->stopping)
+		settle(s);
+}
+
+/* Changed disks take over the reservations of the disks whose identity they have. */
+static void hand_over(struct server *s, const struct list *fresh)
+{
+	struct disk *d, *old;
+
+	s->inheriting = 1;
+	list_for_each(d, fresh, node) {
+		old = disk_find(s, d->name);
+		if (!old || !lu_same_identity(old->lu, d->lu))
+			continue;
+		s->inheriting++;
+		lu_inherit(d->lu, old->lu, inherited, s);
+	}
+}
+
 static void announce(struct task *task)
 {
 	struct server *s = container_of(task, struct server, announce_task);
@@ -680,22 +587,21 @@ int server_apply(struct server *s, struct conf *c, struct err *e)
 	if (r == 0)
 		r = targets_add(s, c, e);
 	if (r == 0 && s->started)
-		r = portals_open(s, c, e);
+		r = portals_open(&s->portals, c, e);
 	if (r < 0) {
 		undo(s, &fresh);
 		targets_drop_unknown(s);
 		return r;
 	}
+	s->announce = true;
+	s->was = old;
+	hand_over(s, &fresh);
 	disks_retire(s, c);
 	list_splice_tail(&s->disks, &fresh);
 	disks_index(s);
 	s->conf = *c;
 	*c = (struct conf){ 0 };
-	paths_publish(s);
-	s->announce = true;
-	publish(s, &old);
-	conf_free(&conf_root_type, &old);
-	loop_defer(s->control, &s->announce_task); /* settles when nothing was to be published */
+	inherited(s, 0);
 	return 0;
 }
 
@@ -704,12 +610,12 @@ static void published(struct server *s)
 	struct err e = { 0 };
 
 	s->announce = false;
-	if (!s->started && portals_open(s, &s->conf, &e) < 0) {
+	if (!s->started && portals_open(&s->portals, &s->conf, &e) < 0) {
 		s->ev.published(s->ev.ctx, &e);
 		return;
 	}
 	s->started = true;
-	portals_unwanted(s);
+	portals_unwanted(&s->portals);
 	if (s->names_changed)
 		told_names(&s->conf);
 	s->names_changed = false;
@@ -720,7 +626,7 @@ static void published(struct server *s)
 static void settle(struct server *s)
 {
 	close_retired(s);
-	if (s->pending)
+	if (s->pending || s->inheriting)
 		return;
 	if (s->announce)
 		published(s);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/sha.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -402,6 +403,34 @@ static int open_sub(const char *dir, const char *sub, int *ret, struct err *e)
 	return 0;
 }
 
+/* "NAME.tmpPID" of a process that is no more, which a crash left between writing and renaming. Our own number was
+ * another's. */
+static bool is_leftover(const char *name)
+{
+	const char *tmp = strstr(name, ".tmp");
+	uint64_t pid;
+
+	if (!tmp || parse_uint(tmp + 4, &pid) < 0 || !pid || pid > INT32_MAX)
+		return false;
+	return pid == (uint64_t)getpid() || (kill((pid_t)pid, 0) < 0 && errno == ESRCH);
+}
+
+static void sweep(int dir)
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* fdopendir() takes it */
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return; /* they cost room, no more */
+	}
+	for (struct dirent *e = readdir(d); e; e = readdir(d))
+		if (is_leftover(e->d_name) && unlinkat(dir, e->d_name, 0) < 0)
+			log_warn("state leftover not removed file=%s reason=\"%s\"", e->d_name, strerror(errno));
+	closedir(d);
+}
+
 int store_open(struct store **ret, const char *dir, struct loop *control, struct err *e)
 {
 	struct store *s = calloc(1, sizeof(*s));
@@ -419,6 +448,8 @@ int store_open(struct store **ret, const char *dir, struct loop *control, struct
 		store_close(s);
 		return r;
 	}
+	sweep(s->volumes);
+	sweep(s->lu);
 	*ret = s;
 	return 0;
 }

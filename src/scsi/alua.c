@@ -136,10 +136,12 @@ static void op_finish(struct alua_op *op)
 	if (c) {
 		int result = op->result;
 		free(op);
-		if (result)
+		if (result && result != -EBUSY) {
 			scsi_end_sense(c, SENSE_SET_FAILED);
-		else
-			scsi_end(c);
+			return;
+		}
+		c->status = result ? SCSI_BUSY : SCSI_GOOD;
+		scsi_end(c);
 		return;
 	}
 	if (op->done)
@@ -250,6 +252,7 @@ static void publish_first(struct alua_op *op)
 	for (unsigned i = 0; i < next->n; i++)
 		for (unsigned k = 0; k < op->leaving.n; k++)
 			if (next->group[i].tag == op->leaving.tag[k]) {
+				next->group[i].to = next->group[i].access;
 				next->group[i].access = ALUA_TRANSITIONING;
 				next->group[i].seq = op->seq;
 			}
@@ -323,9 +326,16 @@ static struct alua_op *op_new(struct lu *lu, struct loop *from, const struct alu
 	return op;
 }
 
+/* Another unit takes this one's place, and has its states already. */
+static void run_sealed(struct lu_job *j)
+{
+	op_of(j)->result = -EBUSY;
+	lu_job_end(j);
+}
+
 static void op_start(struct alua_op *op)
 {
-	lu_job_start(&op->job, op->lu, op->from, run_first, first_done);
+	lu_job_start_or(&op->job, op->lu, op->from, run_first, run_sealed, first_done);
 }
 
 /* --- SET TARGET PORT GROUPS, SPC-4 6.45 --- */

@@ -30,6 +30,7 @@ struct alua_group {
 	bool     base_preferred;
 	bool     kept;           /* the change survives a restart */
 	uint32_t seq;            /* transitioning: the change that is under way */
+	uint8_t  to;             /* transitioning: what it becomes */
 };
 
 /* Immutable; ascending by tag. */

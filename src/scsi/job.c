@@ -11,6 +11,14 @@ static void job_back(struct task *t)
 	j->done(j);
 }
 
+static void job_run(struct lu_job *j)
+{
+	if (j->lu->sealed && j->sealed)
+		j->sealed(j);
+	else
+		j->run(j);
+}
+
 static void job_arrives(struct task *t)
 {
 	struct lu_job *j = container_of(t, struct lu_job, task);
@@ -18,18 +26,24 @@ static void job_arrives(struct task *t)
 
 	list_add_tail(&j->lu->jobs, &j->node);
 	if (idle)
-		j->run(j);
+		job_run(j);
 }
 
 static void job_turn(struct task *t)
 {
 	struct lu_job *j = container_of(t, struct lu_job, task);
 
-	j->run(j);
+	job_run(j);
 }
 
 void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
 	void (*done)(struct lu_job *j))
+{
+	lu_job_start_or(j, lu, from, run, NULL, done);
+}
+
+void lu_job_start_or(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
+	void (*sealed)(struct lu_job *j), void (*done)(struct lu_job *j))
 {
 	j->lu = lu;
 	j->from = from;
@@ -37,6 +51,7 @@ void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run
 	j->done = done;
 	j->ua = 0;
 	j->ua_except = 0;
+	j->sealed = sealed;
 	j->task.run = job_arrives;
 	scsi_send(from, lu->home, &j->task);
 }

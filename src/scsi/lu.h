@@ -104,6 +104,11 @@ int  lu_open(struct lu **ret, const struct lu_type *type, const char *name, cons
 int  lu_attach(struct lu *lu, struct blk *blk, struct err *e);
 /* The capacity of the medium below changed: unit attention 2A/09 to every nexus. */
 void lu_capacity_changed(struct lu *lu);
+/* next, which is in no LUN map yet, gets the persistent reservations and access states of old, which it will replace in
+ * every map; from then on commands that change the state of old end with BUSY. done(ctx, 0 or -ENOMEM) on the control
+ * loop, never inside but for -ENOMEM. */
+void lu_inherit(struct lu *next, struct lu *old, void (*done)(void *ctx, int result), void *ctx);
+bool lu_same_identity(const struct lu *a, const struct lu *b);
 /* No command reaches it any more once it is in no map; drains what runs, then gone(ctx) on the control loop. */
 void lu_close(struct lu *lu, void (*gone)(void *ctx), void *ctx);
 const char *lu_name(const struct lu *lu);

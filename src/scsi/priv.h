@@ -124,6 +124,7 @@ struct lu {
 	struct tokens  *tokens;       /* home: token.c; NULL: it never made one */
 	uint8_t         next_mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* of the MODE SELECT that runs */
 	struct sanitize *sanitize;    /* home: the one under way, NULL: none */
+	bool            sealed;       /* home: another takes its place; inherit.c */
 	unsigned        control_jobs; /* control: jobs that it has under way */
 	bool            closing;      /* control */
 	void          (*gone)(void *ctx);
@@ -288,6 +289,9 @@ void sense_set(struct scsi_cmd *c, uint32_t sense, const struct sense_extra *x);
 /* --- job.c, hold.c, lu.c --- */
 void lu_job_start(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
 	void (*done)(struct lu_job *j));
+/* The same with what runs when another unit takes this one's place; it ends the job too. */
+void lu_job_start_or(struct lu_job *j, struct lu *lu, struct loop *from, void (*run)(struct lu_job *j),
+	void (*sealed)(struct lu_job *j), void (*done)(struct lu_job *j));
 void lu_job_end(struct lu_job *j);     /* home */
 void lu_publish(struct lu_job *j);     /* home: copies lu->pub to every loop with j's unit attention, ends j */
 void lu_snapshot(struct lu_loop *ll); /* in a leg: takes the unit's state over */

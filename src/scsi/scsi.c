@@ -442,11 +442,18 @@ void scsi_job(struct scsi_cmd *c, void (*run)(struct lu_job *j))
 	scsi_job_with(c, run, scsi_job_end);
 }
 
+/* What takes the unit's place would not know of the change: the initiator tries again, and finds that one. */
+static void job_sealed(struct lu_job *j)
+{
+	scsi_job_status(j, SCSI_BUSY);
+	lu_job_end(j);
+}
+
 void scsi_job_with(struct scsi_cmd *c, void (*run)(struct lu_job *j), void (*done)(struct lu_job *j))
 {
 	c->scratch[JOB_STATUS] = SCSI_GOOD;
 	c->scratch[JOB_SENSE_BYTE] = 0;
-	lu_job_start(&c->job, c->lu, c->loop, run, done);
+	lu_job_start_or(&c->job, c->lu, c->loop, run, job_sealed, done);
 }
 
 uint64_t scsi_alloc_len(const struct scsi_cmd *c)

@@ -52,6 +52,7 @@ struct lu_job {
 	void       (*done)(struct lu_job *j);
 	uint16_t     ua;                  /* unit attention that the change causes, 0 = none */
 	uint64_t     ua_except;           /* id of the nexus that does not get it */
+	void       (*sealed)(struct lu_job *j); /* in place of run() when another unit takes this one's place; NULL: run() */
 };
 
 /* HELD: a frozen range or task ordering keeps it from running; FREEZING: it waits for a freeze of its own; ENDING: its

@@ -383,6 +383,49 @@ static void prevent_ends(void **state)
 	assert_good(RUN(n, 0, 0x1b, 0, 0, 0, 2));
 }
 
+static void inherited(void *ctx, int result)
+{
+	*(int *)ctx = result ? -1 : 1;
+}
+
+/* A unit that takes the place of another has its registrations and reservation from the first moment; what comes to the
+ * old one later ends with BUSY, so no acknowledged change is missed, at any interleaving; SPC-4 5.13.1. */
+static void taken_over(void **state)
+{
+	for (unsigned head = 0; head < 24; head++) {
+		struct lu *old = lu, *next;
+		struct answer a;
+		int done = 0;
+		bed.next_id--; /* the same identity */
+		next = bed_lu(NULL, bed_ram(SIZE));
+		assert_true(lu_same_identity(old, next));
+		bed_ready(n, 0);
+		assert_int_equal(out(n, 6, 0, 0, 1, 0), SCSI_GOOD);
+		assert_int_equal(out(n, 1, PR_WRITE_EX, 1, 0, 0), SCSI_GOOD);
+		start_out(&a, n2, 6, 0, 0, 7, 0);
+		for (unsigned i = 0; i < head; i++)
+			small_turn(i);
+		lu_inherit(next, old, inherited, &done);
+		bed_until(&done);
+		finish(&a);
+		assert_int_equal(done, 1);
+		assert_int_equal(out(n, 3, 0, 1, 0, 0), SCSI_BUSY);
+		assert_int_equal(RUN(n, 0, 0x16).status, SCSI_GOOD); /* its own reservation: nothing changes */
+		bed_map(&(struct scsi_lun){ 0, next }, 1);
+		bed_close(old);
+		lu = next;
+		bed_ready(n, 0);
+		bed_ready(n2, 0);
+		assert_int_equal(write_status(n2), SCSI_RESERVATION_CONFLICT);
+		assert_int_equal(write_status(n), SCSI_GOOD);
+		struct answer keys = RUN(n, 0, 0x5e, 0, 0, 0, 0, 0, 0, 0, 64);
+		assert_int_equal(be32(keys.data + 4), a.status == SCSI_GOOD ? 16 : 8);
+		assert_true(a.status == SCSI_GOOD || a.status == SCSI_BUSY);
+		assert_int_equal(out(n, 3, 0, 1, 0, 0), SCSI_GOOD);
+		bed_ready(n2, 0);
+	}
+}
+
 static int setup_removable(void **state)
 {
 	bed_start(BED_LOOPS);
@@ -425,7 +468,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(against_each_other), T(reset_while_waiting), T(nexus_goes), T(power_loss),
 		T(lists), T(nexus_reset), T(unit_leaves), T(beside),
-		T(instead), T(reserve_race), T(by_administrator),
+		T(instead), T(reserve_race), T(by_administrator), T(taken_over),
 		cmocka_unit_test_setup_teardown(prevent_ends, setup_removable, teardown) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

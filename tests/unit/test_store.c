@@ -99,6 +99,46 @@ static void test_forget(void **state)
 	assert_memory_not_equal(a, b, 16);
 }
 
+static bool is_there(const char *name)
+{
+	char path[400];
+
+	snprintf(path, sizeof(path), "%s/lu/%s", dir, name);
+	return access(path, F_OK) == 0;
+}
+
+static void put_file(const char *name)
+{
+	char path[400];
+
+	snprintf(path, sizeof(path), "%s/lu/%s", dir, name);
+	FILE *f = fopen(path, "w");
+	assert_non_null(f);
+	fclose(f);
+}
+
+/* Proves that what a dead process left half written is removed at start, and nothing else: neither what a process that
+ * lives is writing, nor what only looks alike. */
+static void test_leftovers(void **state)
+{
+	char dead[64], own[64], alive[64];
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(0);
+	waitpid(child, NULL, 0);
+	store_close(open_store());
+	snprintf(dead, sizeof(dead), "00.pr.tmp%d", (int)child);
+	snprintf(own, sizeof(own), "00.pr.tmp%d", (int)getpid());
+	snprintf(alive, sizeof(alive), "00.pr.tmp%d", (int)getppid());
+	const char *const names[] = { dead, own, alive, "00.pr", "00.tmp", "00.tmpx1" };
+	for (unsigned i = 0; i < 6; i++)
+		put_file(names[i]);
+	store_close(open_store());
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(is_there(names[i]), i >= 2);
+}
+
 /* Flips one byte of the only regular file in a folder that does not end in .lock. */
 static void damage(const char *sub, long at)
 {
@@ -270,6 +310,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_identity, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forget, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_leftovers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_identity_damage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kill_between_steps, setup, teardown),
