@@ -69,6 +69,12 @@ void blk_close(struct blk *b)
 	free(b);
 }
 
+void blk_tuple_type(struct blk *b, unsigned type)
+{
+	for (; b; b = b->child[0])
+		atomic_store_explicit(&b->tuple_type, type, memory_order_relaxed);
+}
+
 static void blk_enter(struct task *t)
 {
 	struct blk_io *io = container_of(t, struct blk_io, task);

@@ -119,6 +119,7 @@ struct blk {
 	uint32_t      discard_bytes;        /* granularity, 0 = unknown */
 	uint64_t      discard_max;          /* bytes of one DISCARD, 0 = no bound */
 	uint32_t      untorn_bytes;         /* longest BLK_ATOMIC write, 0 = none */
+	_Atomic uint32_t tuple_type;        /* what tuples of writes that bring none become: see blk_tuple_type() */
 	uint32_t      forks_max;            /* child requests that one request may need */
 	char          name[64];             /* for logs and errors */
 	void         *priv;                 /* ops->priv_bytes, zeroed, owned by the framework */
@@ -175,6 +176,10 @@ static inline const struct blk *blk_bottom(const struct blk *b)
 		b = b->child[0];
 	return b;
 }
+
+/* Writes without BLK_TUPLES get tuples of this type of protection (SBC-4 4.21.2) from now on: a guard that is true, no
+ * application tag, and the block's number (type 1) or FFFF_FFFFh as the reference tag. 0: FFh. Any thread. */
+void blk_tuple_type(struct blk *b, unsigned type);
 
 static inline uint64_t blk_bytes(const struct blk *b)
 {

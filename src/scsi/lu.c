@@ -22,6 +22,9 @@ void lu_derive(struct lu *lu)
 	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
 		p->alert |= LU_WRITE_PROTECT;
 	p->nblk = p->blk ? blk_bytes(p->blk) / p->bs : 0;
+	p->pi_type = p->pi_able ? lu->format : 0;
+	if (p->blk)
+		blk_tuple_type(p->blk, p->pi_type);
 }
 
 int lu_prevent(struct lu *lu, uint64_t id, bool prevent)
@@ -155,7 +158,9 @@ static int lu_identify(struct lu *lu, const struct blk *blk, struct err *e)
 }
 
 /* Block sizes and what else follows from the medium below. */
-struct lu_fit { uint32_t bs, pbs; bool thin; };
+struct lu_fit { uint32_t bs, pbs; bool thin, pi; const struct scsi_optab *ops; };
+
+static const struct scsi_optab *optab_of(const struct scsi_op *const *ops);
 
 static int lu_fit(const struct lu *lu, const struct blk *blk, struct lu_fit *fit, struct err *e)
 {
@@ -168,6 +173,11 @@ static int lu_fit(const struct lu *lu, const struct blk *blk, struct lu_fit *fit
 	fit->pbs = (uint32_t)(lu->conf.pbs ? lu->conf.pbs : MAX(4096u, blk->phys_bytes));
 	fit->pbs = MAX(fit->pbs, fit->bs);
 	fit->thin = blk->caps & BLK_CAN_DISCARD;
+	fit->pi = (blk->caps & BLK_CAN_TUPLES) && blk->block_bytes == bs;
+	fit->ops = optab_of(fit->pi && lu->type->pi_ops ? lu->type->pi_ops : lu->type->ops);
+	if (lu->conf.pi && !fit->pi)
+		return err_at(e, -EINVAL, "pi", "protection information is kept with checksums of whole blocks: give "
+			"integrity=PATH (or memory), and the same bs as the checksums have");
 	return 0;
 }
 
@@ -177,9 +187,11 @@ static void lu_set(struct lu_pub *p, struct blk *blk, const struct lu_fit *fit)
 	p->bs = fit->bs;
 	p->pbs = fit->pbs;
 	p->thin = fit->thin;
+	p->pi_able = fit->pi;
+	p->ops = fit->ops;
 }
 
-static struct lu_loop *lu_loop_new(struct lu *lu, struct loop *l, const struct scsi_optab *ops)
+static struct lu_loop *lu_loop_new(struct lu *lu, struct loop *l)
 {
 	struct lu_loop *ll = aligned_alloc(64, (sizeof(*ll) + 63) / 64 * 64);
 
@@ -188,7 +200,6 @@ static struct lu_loop *lu_loop_new(struct lu *lu, struct loop *l, const struct s
 	memset(ll, 0, sizeof(*ll));
 	ll->lu = lu;
 	ll->loop = l;
-	ll->ops = ops;
 	ll->shift = (uint8_t)__builtin_ctz(lu->pub.bs);
 	ll->pub = lu->pub;
 	ll->seq = 1;
@@ -219,17 +230,17 @@ static void lu_free(struct lu *lu)
 	free(lu);
 }
 
-/* One dispatch table per device type, made on first use; control thread. */
-static const struct scsi_optab *optab_of(const struct lu_type *type)
+/* One dispatch table per list of rows, made on first use; control thread. */
+static const struct scsi_optab *optab_of(const struct scsi_op *const *ops)
 {
-	static struct { const struct lu_type *type; struct scsi_optab tab; } known[8];
+	static struct { const struct scsi_op *const *ops; struct scsi_optab tab; } known[8];
 
 	for (unsigned i = 0; i < ARRAY_LEN(known); i++) {
-		if (known[i].type == type)
+		if (known[i].ops == ops)
 			return &known[i].tab;
-		if (!known[i].type) {
-			known[i].type = type;
-			scsi_optab_fill(&known[i].tab, type->ops);
+		if (!known[i].ops) {
+			known[i].ops = ops;
+			scsi_optab_fill(&known[i].tab, ops);
 			return &known[i].tab;
 		}
 	}
@@ -260,12 +271,9 @@ static struct lu *lu_alloc(const struct lu_type *type, const char *name, const s
 
 static int lu_add_loops(struct lu *lu)
 {
-	const struct scsi_optab *ops = optab_of(lu->type);
-
-	CHECK(ops);
 	for (unsigned i = 0; i < loop_group.n; i++) {
 		unsigned at = loop_index(loop_group.loop[i]);
-		lu->ll[at] = lu_loop_new(lu, loop_group.loop[i], ops);
+		lu->ll[at] = lu_loop_new(lu, loop_group.loop[i]);
 		lu->nloops = MAX(lu->nloops, at + 1);
 		if (!lu->ll[at])
 			return -ENOMEM;
@@ -321,7 +329,8 @@ int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const
 	struct lu *lu = lu_alloc(type, name, conf, store);
 	if (!lu)
 		return err_set(e, -ENOMEM, "out of memory");
-	struct lu_fit fit = { conf->bs ? (uint32_t)conf->bs : 512, conf->pbs ? (uint32_t)conf->pbs : 4096, false };
+	struct lu_fit fit = { conf->bs ? (uint32_t)conf->bs : 512, conf->pbs ? (uint32_t)conf->pbs : 4096, false, false,
+		optab_of(type->ops) };
 	r = lu_identify(lu, blk, e);
 	if (!r && blk)
 		r = lu_fit(lu, blk, &fit, e);
@@ -332,6 +341,7 @@ int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const
 	r = r ? r : pr_load(lu, e);
 	r = r ? r : sanitize_load(lu, e);
 	if (!r) {
+		lu->format = format_load(lu);
 		mode_load(lu);
 		alua_load(lu);
 		lu_derive(lu);

@@ -67,6 +67,7 @@ struct lu_type {
 	const char *name;
 	uint8_t     device_type;              /* SPC peripheral device type */
 	const struct scsi_op *const *ops;     /* { spc_ops, sbc_ops, NULL }; later tables override */
+	const struct scsi_op *const *pi_ops;  /* the same for units that keep protection information */
 	const struct scsi_page *vpd;
 	const struct scsi_mode_page *mode;
 	int  (*open)(struct lu *lu, struct err *e);

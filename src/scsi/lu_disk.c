@@ -38,10 +38,13 @@ const struct scsi_mode_page disk_mode[] = {
 
 static const struct scsi_op *const disk_ops[] = { spc_ops, sbc_ops, service_ops, copy_ops, NULL };
 
+static const struct scsi_op *const disk_pi_ops[] = { spc_ops, sbc_ops, service_ops, pi_ops, NULL };
+
 const struct lu_type lu_disk = {
 	.name = "disk",
 	.device_type = 0x00,
 	.ops = disk_ops,
+	.pi_ops = disk_pi_ops,
 	.vpd = disk_vpd,
 	.mode = disk_mode,
 };

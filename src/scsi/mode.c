@@ -65,8 +65,10 @@ void mode_derive(struct lu *lu)
 			p->mode[caching][2] &= (uint8_t)~0x04; /* nothing is lost without a flush */
 		p->wce = p->mode[caching][2] & 0x04;
 	}
-	if (control >= 0)
+	if (control >= 0) {
+		p->mode[control][5] = (uint8_t)((p->mode[control][5] & 0x7f) | (p->pi_able ? 0x80 : 0)); /* ATO */
 		derive_control(p, p->mode[control]);
+	}
 	if (exceptions >= 0) /* TEST without DEXCPT, reported on request: SPC-4 7.5.11 */
 		p->false_alarm = (p->mode[exceptions][2] & 0x0c) == 0x04 && (p->mode[exceptions][3] & 0x0f) == 6;
 }

@@ -44,9 +44,11 @@ enum { LU_NOT_READY = 1u << 0, LU_WRITE_PROTECT = 1u << 1, LU_RESERVED = 1u << 2
 	LU_PERSISTENT = 1u << 3, LU_PATHS = 1u << 4 /* some target port group is not active */, LU_SANITIZE = 1u << 8,
 	LU_ACA = 1u << 9 };
 enum { SCSI_NACA = 0x04 }; /* CONTROL byte, SAM-5 5.2 */
+struct scsi_optab;
 struct lu_pub {
 	uint64_t    nblk;         /* capacity, logical blocks */
 	struct blk *blk;          /* NULL: none attached */
+	const struct scsi_optab *ops; /* rows of the type; those of protection over them where it is able */
 	const struct alua_state *alua; /* NULL: every target port group is optimized; alua.h */
 	const struct pr_state *pr; /* persistent reservations, NULL: nobody ever registered; pr.h */
 	uint64_t    reserved_by;  /* nexus id, 0 = nobody (SPC-2 RESERVE) */
@@ -62,6 +64,8 @@ struct lu_pub {
 	uint8_t     naca;         /* nexuses in ACA, 255 = or more */
 	uint64_t    aca_by;       /* with TST 000b the one that is, 0 = none */
 	bool        sanitize_ause; /* the one that failed may be left by EXIT FAILURE MODE */
+	uint8_t     pi_type;      /* protection type that the unit is formatted with, 0 = none */
+	bool        pi_able;      /* the medium keeps tuples */
 	uint32_t    bs, pbs;      /* logical and physical block, bytes; bs changes at most on the first attach */
 	uint8_t     mode[MODE_PAGES_MAX][MODE_PAGE_MAX];  /* current values */
 	uint8_t     saved[MODE_PAGES_MAX][MODE_PAGE_MAX];
@@ -90,7 +94,6 @@ struct scsi_optab;
 struct lu_loop {
 	struct lu   *lu;
 	struct loop *loop;
-	const struct scsi_optab *ops;
 	uint8_t      shift;          /* log2 of the logical block */
 	uint16_t     progress;       /* of work that the unit does by itself, in 65536ths */
 	struct lu_pub pub;
@@ -122,6 +125,7 @@ struct lu {
 	uint32_t        alua_seq;     /* home: number of the last change of access states */
 	struct list     freezes;      /* home: lu_freeze.node, in order of request */
 	struct tokens  *tokens;       /* home: token.c; NULL: it never made one */
+	uint8_t         format;       /* home: protection type of the format */
 	uint8_t         next_mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* of the MODE SELECT that runs */
 	struct sanitize *sanitize;    /* home: the one under way, NULL: none */
 	bool            sealed;       /* home: another takes its place; inherit.c */
@@ -445,8 +449,11 @@ int  sanitize_load(struct lu *lu, struct err *e); /* control thread, before the 
 void sanitize_go_on(struct lu_job *j);            /* a job: resumes what a restart or a missing medium interrupted */
 void sanitize_stop(struct lu *lu);                /* home: the unit is about to be closed */
 
+/* --- sbc_format.c --- */
+uint8_t format_load(struct lu *lu); /* protection type that the unit is formatted with; control thread */
+
 /* --- command tables --- */
-extern const struct scsi_op spc_ops[], sbc_ops[], service_ops[], copy_ops[];
+extern const struct scsi_op spc_ops[], sbc_ops[], service_ops[], pi_ops[], copy_ops[];
 extern const struct scsi_page disk_vpd[];
 extern const struct scsi_mode_page disk_mode[];
 void spc_inquiry(struct scsi_cmd *c);

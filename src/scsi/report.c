@@ -22,7 +22,7 @@ static bool is_offered(const struct scsi_cmd *c, const struct scsi_op *op)
 /* Is the row the one that dispatch would find? Later tables override. */
 static bool in_use(const struct scsi_cmd *c, const struct scsi_op *op)
 {
-	return is_offered(c, op) && scsi_optab_find(c->ll->ops, op->opcode, op->flags & SCSI_SA ? op->action : -1) == op;
+	return is_offered(c, op) && scsi_optab_find(c->ll->pub.ops, op->opcode, op->flags & SCSI_SA ? op->action : -1) == op;
 }
 
 static unsigned put_command(uint8_t *p, const struct scsi_op *op, bool rctd)
@@ -40,7 +40,7 @@ static void report_all(struct scsi_cmd *c, bool rctd)
 	uint8_t p[4 + 128 * (8 + TIMEOUTS_BYTES)];
 	unsigned n = 4;
 
-	for (const struct scsi_op *const *tab = c->ll->ops->tables; *tab; tab++)
+	for (const struct scsi_op *const *tab = c->ll->pub.ops->tables; *tab; tab++)
 		for (const struct scsi_op *op = *tab; op->name; op++)
 			if (in_use(c, op) && n + 8 + TIMEOUTS_BYTES <= sizeof(p))
 				n += put_command(p + n, op, rctd);
@@ -71,7 +71,7 @@ void spc_report_opcodes(struct scsi_cmd *c)
 {
 	bool rctd = c->cdb[2] & 0x80;
 	unsigned options = c->cdb[2] & 7, action = be16(c->cdb + 4);
-	const struct scsi_op *any = scsi_optab_find(c->ll->ops, c->cdb[3], -1);
+	const struct scsi_op *any = scsi_optab_find(c->ll->pub.ops, c->cdb[3], -1);
 	bool has_sa = any && (any->flags & SCSI_SA);
 
 	if (options == 0) {
@@ -81,7 +81,7 @@ void spc_report_opcodes(struct scsi_cmd *c)
 	} else if ((options == 1 && has_sa) || (options == 2 && any && !has_sa)) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, 2);
 	} else if (has_sa) {
-		report_one(c, action > 0x1f ? NULL : scsi_optab_find(c->ll->ops, c->cdb[3], (int)action), rctd);
+		report_one(c, action > 0x1f ? NULL : scsi_optab_find(c->ll->pub.ops, c->cdb[3], (int)action), rctd);
 	} else {
 		report_one(c, options == 3 && action ? NULL : any, rctd);
 	}

@@ -252,6 +252,8 @@ static void sbc_capacity16(struct scsi_cmd *c)
 
 	put_be64(p, c->ll->pub.nblk ? c->ll->pub.nblk - 1 : 0);
 	put_be32(p + 8, 1u << c->ll->shift);
+	if (c->ll->pub.pi_type)
+		p[12] = (uint8_t)((c->ll->pub.pi_type - 1) << 1 | 1); /* P_TYPE, PROT_EN; an interval is a block */
 	p[13] = (uint8_t)__builtin_ctz(c->ll->pub.pbs >> c->ll->shift); /* LBPPBE */
 	p[14] = c->ll->pub.thin ? 0xc0 : 0; /* LBPME, LBPRZ */
 	scsi_reply_data(c, p, sizeof(p));

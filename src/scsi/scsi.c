@@ -67,11 +67,17 @@ static bool cdb_ok(const struct scsi_cmd *c, const struct scsi_slot *s)
 /* Rows that also match on service action, or are longer than 16 bytes: by search. */
 static const struct scsi_op *find_action(struct scsi_cmd *c)
 {
-	const struct scsi_op *op = scsi_optab_find(c->ll->ops, c->cdb[0], c->cdb[1] & 0x1f);
+	bool variable = c->cdb[0] == 0x7f; /* SPC-4 4.2.3: length in byte 7, service action in bytes 8 and 9 */
+	int action = variable ? be16(c->cdb + 8) : c->cdb[1] & 0x1f;
+	const struct scsi_op *op = scsi_optab_find(c->ll->pub.ops, c->cdb[0], action);
 	struct scsi_slot s = { .op = op };
 
 	if (!op || (op->offered && !op->offered(c))) {
-		scsi_reply_field(c, SENSE_INVALID_FIELD, 1, 4);
+		scsi_reply_field(c, SENSE_INVALID_FIELD, variable ? 8 : 1, variable ? -1 : 4);
+		return NULL;
+	}
+	if (variable && (c->cdb_len < op->cdb_len || c->cdb[7] != op->cdb_len - 8)) {
+		scsi_reply_field(c, SENSE_INVALID_FIELD, 7, -1);
 		return NULL;
 	}
 	slot_deny(&s);
@@ -84,7 +90,7 @@ static const struct scsi_op *find_action(struct scsi_cmd *c)
 /* The row of the command, or NULL after having failed it. */
 static inline const struct scsi_op *begin_find(struct scsi_cmd *c)
 {
-	const struct scsi_slot *s = &c->ll->ops->slot[c->cdb[0]];
+	const struct scsi_slot *s = &c->ll->pub.ops->slot[c->cdb[0]];
 
 	if (unlikely(!s->op)) {
 		scsi_reply_sense(c, SENSE_INVALID_OPCODE);

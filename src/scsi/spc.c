@@ -28,6 +28,7 @@ static void inquiry_standard(struct scsi_cmd *c)
 	p[3] = 0x32; /* NORMACA, HISUP, response data format 2 */
 	p[4] = sizeof(p) - 5;
 	p[5] = (uint8_t)(0x08 | (lu ? c->nexus->map->tpgs << 4 : 0)); /* TPGS; 3PC */
+	p[5] |= lu && c->ll->pub.pi_able; /* PROTECT */
 	p[7] = 0x02; /* CMDQUE */
 	pad_copy(p + 8, 8, lu && lu->conf.vendor ? lu->conf.vendor : "LUNETTE");
 	pad_copy(p + 16, 16, lu && lu->conf.product ? lu->conf.product : "VIRTUAL DISK");

@@ -108,6 +108,10 @@ static int vpd_identification(struct scsi_cmd *c, uint8_t *p, size_t n)
 static int vpd_extended(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
 	memset(p, 0, 60);
+	if (c->ll->pub.pi_able) {
+		p[0] = 0x3f; /* SPT: types 1, 2, 3; GRD_CHK, APP_CHK, REF_CHK */
+		p[3] = 0x20; /* NO_PI_CHK: tags that escape checks do so on writes too */
+	}
 	p[1] = 0x07; /* HEADSUP, ORDSUP, SIMPSUP */
 	p[2] = c->ll->pub.wce ? 0x01 : 0x00; /* V_SUP: a volatile cache is supported */
 	p[9] = LIM_SENSE; /* maximum supported sense data length */
@@ -125,7 +129,7 @@ static int vpd_block_limits(struct scsi_cmd *c, uint8_t *p, size_t n)
 	memset(p, 0, 60);
 	p[1] = SBC_CAW_MAX;
 	put_be16(p + 2, (uint16_t)(c->ll->pub.pbs >> shift)); /* optimal transfer length granularity */
-	put_be32(p + 4, LIM_TRANSFER >> shift);
+	put_be32(p + 4, (c->ll->pub.pi_able ? LIM_TRANSFER / 2 : LIM_TRANSFER) >> shift); /* tuples need room too */
 	put_be32(p + 8, (1u << 20) >> shift);
 	put_be32(p + 12, LIM_TRANSFER >> shift); /* prefetch */
 	if (c->ll->pub.thin) {

@@ -60,7 +60,7 @@ static struct answer run(struct scsi_nexus *by, const uint8_t *cdb, size_t len, 
 {
 	struct answer a = bed_run(by, 0, cdb, len, out, out_len, in);
 
-	const struct scsi_op *op = scsi_optab_find(lu_on(lu, by->loop)->ops, cdb[0], cdb[1] & 31);
+	const struct scsi_op *op = scsi_optab_find(lu_on(lu, by->loop)->pub.ops, cdb[0], cdb[1] & 31);
 	if (a.status == SCSI_GOOD)
 		good_seen[cdb[0]][op && op->flags & SCSI_SA ? op->action : 0] = true;
 	return a;

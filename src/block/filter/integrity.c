@@ -313,6 +313,34 @@ static void committed(struct sum_req *r)
 	}
 }
 
+/* The tuple of a write that brings none. */
+static void make_tuple(struct sums *s, uint8_t *t, struct sum_walk w, uint64_t unit)
+{
+	uint32_t type = atomic_load_explicit(&s->b->tuple_type, memory_order_relaxed);
+
+	memset(t, 0xff, SUM_TUPLE);
+	if (!type)
+		return;
+	put_be16(t, sum_walk_guard(&w, s->unit));
+	if (type == 1)
+		put_be32(t + 4, (uint32_t)unit);
+}
+
+void sum_tuples(struct sum_req *r, uint8_t *to)
+{
+	const struct blk_req *req = &r->io->req;
+	struct sum_walk w = { req->iov, 0 };
+
+	if (req->flags & BLK_TUPLES) {
+		memcpy(to, req->tuples, units(r) * SUM_TUPLE);
+		return;
+	}
+	for (uint64_t i = 0, n = units(r); i < n; i++) {
+		make_tuple(r->s, to + i * SUM_TUPLE, w, first_unit(r) + i);
+		sum_walk_crc(&w, r->s->unit);
+	}
+}
+
 /* The candidates of the data that came, or of zeros. */
 static void put_entries(struct sum_req *r)
 {
@@ -325,11 +353,14 @@ static void put_entries(struct sum_req *r)
 	r->gen = s->gen;
 	for (uint64_t i = 0, n = units(r); i < n; i++) {
 		uint8_t *p = sum_at(s, first_unit(r) + i, &page);
+		struct sum_walk data = w;
 		struct sum_side to = { .crc = writes ? sum_walk_crc(&w, s->unit) : s->rules.zero_crc };
-		if (writes && (req->flags & BLK_TUPLES))
+		if (!writes)
+			memset(to.tuple, 0xff, SUM_TUPLE);
+		else if (req->flags & BLK_TUPLES)
 			memcpy(to.tuple, req->tuples + i * SUM_TUPLE, SUM_TUPLE);
 		else
-			memset(to.tuple, 0xff, SUM_TUPLE);
+			make_tuple(s, to.tuple, data, first_unit(r) + i);
 		if (req->flags & BLK_MARK_BAD)
 			sum_mark_bad(p, r->gen);
 		else

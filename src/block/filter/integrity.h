@@ -158,6 +158,8 @@ uint64_t sum_flush_begin(struct sums *s);
 void sum_settle(struct sums *s, uint64_t upto);
 /* The data of r's request below, with entries durable. */
 void sum_write_data(struct sum_req *r);
+/* The tuples of a write, brought or made. */
+void sum_tuples(struct sum_req *r, uint8_t *to);
 
 /* --- atomic writes: integrity_log.c --- */
 /* Puts r's data into a slot, made durable by the commit that follows; then calls then(r). */
@@ -178,5 +180,6 @@ uint64_t sum_slot_at(int slot);
 /* A walk through a vector. */
 struct sum_walk { const struct iovec *v; size_t at; };
 uint32_t sum_walk_crc(struct sum_walk *w, size_t n);
+uint16_t sum_walk_guard(struct sum_walk *w, size_t n); /* CRC16-T10DIF */
 
 #endif

@@ -172,20 +172,40 @@ void sum_add_loose(struct sum_rules *r, uint64_t from, uint64_t to)
 	r->loose[r->nloose++] = (struct sum_loose){ from, to };
 }
 
+static const uint8_t *walk(struct sum_walk *w, size_t *n)
+{
+	const uint8_t *p;
+
+	while (w->at == w->v->iov_len) {
+		w->v++;
+		w->at = 0;
+	}
+	p = (const uint8_t *)w->v->iov_base + w->at;
+	*n = MIN(*n, w->v->iov_len - w->at);
+	w->at += *n;
+	return p;
+}
+
 uint32_t sum_walk_crc(struct sum_walk *w, size_t n)
 {
 	uint32_t crc = 0;
 
-	while (n) {
-		if (w->at == w->v->iov_len) {
-			w->v++;
-			w->at = 0;
-			continue;
-		}
-		size_t part = MIN(n, w->v->iov_len - w->at);
-		crc = crc32c(crc, (const uint8_t *)w->v->iov_base + w->at, part);
-		w->at += part;
-		n -= part;
+	for (size_t part; n; n -= part) {
+		part = n;
+		const uint8_t *p = walk(w, &part);
+		crc = crc32c(crc, p, part);
+	}
+	return crc;
+}
+
+uint16_t sum_walk_guard(struct sum_walk *w, size_t n)
+{
+	uint16_t crc = 0;
+
+	for (size_t part; n; n -= part) {
+		part = n;
+		const uint8_t *p = walk(w, &part);
+		crc = crc16_t10dif(crc, p, part);
 	}
 	return crc;
 }

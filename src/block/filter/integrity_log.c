@@ -163,8 +163,7 @@ static void log_send(struct sum_req *r, uint32_t crc)
 	uint8_t *tuples = r->iov[1].iov_base;
 
 	memset(tuples, 0xff, SUM_PAGE);
-	if (req->flags & BLK_TUPLES)
-		memcpy(tuples, req->tuples, (r->len >> s->shift) * SUM_TUPLE);
+	sum_tuples(r, tuples);
 	sum_slot_fill(r->iov[0].iov_base, slot, crc, crc32c(0, tuples, SUM_PAGE));
 	forks_begin(r, logged);
 	blk_fork(&r->sub, s->store, &(struct blk_req){ .op = BLK_WRITE, .off = sum_slot_at(r->slot), .len = 2 * SUM_PAGE,
