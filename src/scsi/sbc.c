@@ -330,7 +330,7 @@ const struct scsi_op sbc_ops[] = {
 	  .usage = { 0x42, 0, 0, 0, 0, 0, 0x3f, F2 } },
 	{ .opcode = 0x9e, .action = 0x12, .name = "GET LBA STATUS (16)", .spec = "SBC-4 5.6", .cdb_len = 16,
 	  .flags = SCSI_IN | SCSI_SA | SCSI_MEDIUM | SCSI_PR_READ, .lba = { 2, 8 }, .alloc = { 10, 4 },
-	  .exec = sbc_lba_status, .usage = { 0x9e, 0x12, F8, F4 } },
+	  .exec = sbc_lba_status, .usage = { 0x9e, 0x12, F8, F4, 0xff } },
 	{ .opcode = 0x8b, .name = "ORWRITE (16)", .spec = "SBC-4 5.11", .cdb_len = 16, .flags = WR,
 	  .exec = sbc_orwrite, .lba = { 2, 8 }, .nblk = { 10, 4 }, .usage = { 0x8b, 0x18, F8, F4, 0x3f } },
 	{ .opcode = 0x37, .name = "READ DEFECT DATA (10)", .spec = "SBC-4 5.22", .cdb_len = 10,

@@ -8,8 +8,8 @@
 enum {
 	SBC_STEP = 1 << 20,    /* bytes of one request below; a multiple of the page */
 	SBC_CAW_MAX = 255,     /* blocks of COMPARE AND WRITE */
-	SBC_UNMAP_MAX = 256,   /* descriptors of UNMAP */
-	SBC_SAME_MAX = 65535,  /* blocks of WRITE SAME: what the 10-byte CDB can say, and what Linux sends at most */
+	SBC_UNMAP_MAX = 4095,  /* descriptors of UNMAP: what the CDB can say */
+	SBC_SAME_MAX = 65535,  /* blocks of WRITE SAME where zeros must be written */
 };
 
 void sbc_submit(struct scsi_cmd *c, blk_done_fn *done);
@@ -29,6 +29,7 @@ void sbc_write_verify(struct scsi_cmd *c);
 int64_t sbc_caw_prepare(struct scsi_cmd *c);
 void sbc_caw(struct scsi_cmd *c);
 
+uint64_t sbc_same_max(const struct lu_pub *p); /* MAXIMUM WRITE SAME LENGTH, blocks */
 int64_t sbc_write_same_prepare(struct scsi_cmd *c);
 void sbc_write_same(struct scsi_cmd *c);
 int64_t sbc_unmap_prepare(struct scsi_cmd *c);

@@ -4,7 +4,7 @@
 #include "scsi/sbc.h"
 
 enum { AT, PAGE, NTH }; /* scratch: bytes done; a page of ours; descriptor of UNMAP */
-enum { CHUNK = 1 << 30 }; /* bytes of one metadata request: others get their turn in between */
+enum { CHUNK = 1 << 30, WRITTEN_CHUNK = 16 << 20 }; /* bytes of one request that is, or is not, a matter of metadata */
 
 static void no_memory(struct scsi_cmd *c)
 {
@@ -21,6 +21,12 @@ static bool has_ndob(const struct scsi_cmd *c)
 	return c->cdb[0] == 0x93 && (c->cdb[1] & NDOB);
 }
 
+/* As many as the CDB can say where zeros are a matter of metadata. */
+uint64_t sbc_same_max(const struct lu_pub *p)
+{
+	return p->thin ? UINT32_MAX : SBC_SAME_MAX;
+}
+
 /* 0 blocks: to the end of the medium. The data-out is exactly one block. */
 int64_t sbc_write_same_prepare(struct scsi_cmd *c)
 {
@@ -29,7 +35,7 @@ int64_t sbc_write_same_prepare(struct scsi_cmd *c)
 	if (!c->nblk)
 		c->nblk = c->ll->pub.nblk - c->lba;
 	c->len = c->nblk << c->ll->shift;
-	if (c->nblk > SBC_SAME_MAX) {
+	if (c->nblk > sbc_same_max(&c->ll->pub)) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, c->op->nblk.at, -1);
 	} else if ((c->cdb[1] & UNMAP) && !c->ll->pub.thin) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 1, 3);
@@ -75,7 +81,7 @@ static void same_step(struct scsi_cmd *c)
 	if (!v) {
 		r->op = BLK_ZERO;
 		r->flags = fua | (c->cdb[1] & UNMAP ? BLK_MAY_UNMAP : 0u);
-		r->len = MIN(left, (uint64_t)CHUNK);
+		r->len = MIN(left, (uint64_t)(c->ll->pub.thin ? CHUNK : WRITTEN_CHUNK));
 	} else {
 		r->op = BLK_WRITE;
 		r->flags = fua | BLK_PAGES;
@@ -241,86 +247,158 @@ void sbc_unmap(struct scsi_cmd *c)
 	lu_enter(c, unmap_enter);
 }
 
-/* --- GET LBA STATUS --- */
+/* --- GET LBA STATUS, SBC-4 5.6 --- */
 
-enum { MAPPED = 0, DEALLOCATED = 1, STATUS_MAX = 128 };
+enum { MAPPED_OR_UNKNOWN = 0, DEALLOCATED = 1, MAPPED = 3, UNKNOWN = 4 }; /* PROVISIONING STATUS, table 53 */
+enum { ALL_LBAS = 0x00, ALL_KNOWN = 0x01, ONLY_MAPPED = 0x02, ONLY_DEALLOCATED = 0x03, ONLY_ANCHORED = 0x04, MAY_FAIL = 0x10 };
+enum { BY_ALLOCATION = 1, BY_CAPACITY = 3 }; /* COMPLETION CONDITION, table 51 */
+enum { STATUS_MAX = 128, EXTENTS = ((int)PAGE_BYTES - 16 * STATUS_MAX) / (int)sizeof(struct blk_extent) };
+enum { NEXT, STATUS, USED, FULL }; /* scratch: next LBA; page of descriptors, then extents; descriptors; no more fits */
 
-/* Extents in bytes to descriptors in blocks, neighbours of one kind as one. Only a block that is a hole as a
- * whole is deallocated. */
-static unsigned status_list(const struct scsi_cmd *c, const struct blk_extent *e, int n, uint8_t *p)
+/* What a report of that type says of such blocks; -1: nothing. */
+static int status_said(const struct scsi_cmd *c, bool hole)
 {
-	unsigned shift = c->ll->shift, used = 0;
-	uint64_t lba = c->lba, bs = 1ull << shift;
+	bool known = !c->ll->pub.thin || c->ll->pub.blk->caps & BLK_CAN_MAP;
 
-	for (int i = 0; i < n; i++) {
+	switch (c->cdb[14]) {
+	case ALL_LBAS:
+		return hole ? DEALLOCATED : MAPPED_OR_UNKNOWN;
+	case ALL_KNOWN:
+		return hole ? DEALLOCATED : known ? MAPPED : UNKNOWN;
+	case ONLY_MAPPED:
+		return hole || !known ? -1 : MAPPED;
+	case ONLY_DEALLOCATED:
+		return hole ? DEALLOCATED : -1;
+	default:
+		return -1; /* no block is anchored, none is known to fail */
+	}
+}
+
+static unsigned status_room(const struct scsi_cmd *c)
+{
+	uint64_t bytes = MIN(scsi_alloc_len(c), (uint64_t)c->room_in);
+
+	return (unsigned)MIN(MAX(bytes, 24u) / 16, (uint64_t)STATUS_MAX); /* at least one */
+}
+
+/* Blocks from scratch[NEXT] on; neighbours of one status as one. False: no room. */
+static bool status_add(struct scsi_cmd *c, uint64_t nblk, int status)
+{
+	uint8_t *p = (uint8_t *)(uintptr_t)c->scratch[STATUS], *last = p + 16 * c->scratch[USED] - 16;
+
+	if (status < 0) {
+		c->scratch[NEXT] += nblk;
+		return true;
+	}
+	nblk = MIN(nblk, (uint64_t)UINT32_MAX);
+	if (c->scratch[USED] && last[12] == status && be64(last) + be32(last + 8) == c->scratch[NEXT] &&
+	    be32(last + 8) + nblk <= UINT32_MAX) {
+		put_be32(last + 8, (uint32_t)(be32(last + 8) + nblk));
+	} else if (c->scratch[USED] == status_room(c)) {
+		return false;
+	} else {
+		memset(last + 16, 0, 16);
+		put_be64(last + 16, c->scratch[NEXT]);
+		put_be32(last + 24, (uint32_t)nblk);
+		last[16 + 12] = (uint8_t)status;
+		c->scratch[USED]++;
+	}
+	c->scratch[NEXT] += nblk;
+	return true;
+}
+
+/* Extents in bytes to descriptors in blocks. Only a block that is a hole as a whole is deallocated. */
+static void status_list(struct scsi_cmd *c, const struct blk_extent *e, int n)
+{
+	unsigned shift = c->ll->shift;
+	uint64_t bs = 1ull << shift;
+
+	for (int i = 0; i < n && !c->scratch[FULL]; i++) {
 		bool hole = e[i].kind == BLK_HOLE;
 		uint64_t end = e[i].off + e[i].len;
 		end = hole || i + 1 == n ? end >> shift : (end + bs - 1) >> shift;
-		if (end <= lba)
-			continue;
-		uint64_t nblk = MIN(end - lba, (uint64_t)UINT32_MAX);
-		uint8_t status = hole ? DEALLOCATED : MAPPED;
-		uint8_t *last = used ? p + 16 * (used - 1) : NULL;
-		if (last && last[12] == status && be32(last + 8) + nblk <= UINT32_MAX) {
-			put_be32(last + 8, (uint32_t)(be32(last + 8) + nblk));
-		} else if (used == STATUS_MAX) {
-			break;
-		} else {
-			memset(p + 16 * used, 0, 16);
-			put_be64(p + 16 * used, lba);
-			put_be32(p + 16 * used + 8, (uint32_t)nblk);
-			p[16 * used++ + 12] = status;
-		}
-		lba += nblk;
-		if (nblk == UINT32_MAX)
-			break;
+		while (end > c->scratch[NEXT] && !c->scratch[FULL])
+			c->scratch[FULL] = !status_add(c, end - c->scratch[NEXT], status_said(c, hole));
 	}
-	return used;
 }
 
-static void status_reply(struct scsi_cmd *c, const struct blk_extent *e, int n)
+static void status_reply(struct scsi_cmd *c)
 {
 	uint8_t p[8 + 16 * STATUS_MAX] = { 0 };
-	unsigned used = status_list(c, e, n, p + 8);
+	unsigned bytes = 16 * (unsigned)c->scratch[USED];
+	unsigned why = c->scratch[NEXT] >= c->ll->pub.nblk ? BY_CAPACITY : c->scratch[FULL] ? BY_ALLOCATION : 0;
 
-	put_be32(p, 4 + 16 * used);
-	scsi_reply_data(c, p, 8 + 16 * used);
+	put_be32(p, 4 + bytes);
+	p[7] = (uint8_t)(why << 1 | 1); /* RTP */
+	if (bytes)
+		memcpy(p + 8, (void *)(uintptr_t)c->scratch[STATUS], bytes);
+	page_put(loop_pages(c->loop), (void *)(uintptr_t)c->scratch[STATUS]);
+	scsi_reply_data(c, p, 8 + bytes);
 }
+
+static void status_step(struct scsi_cmd *c);
 
 static void status_done(struct blk_io *io, void *ctx)
 {
 	struct scsi_cmd *c = ctx;
-	void *page = (void *)(uintptr_t)c->scratch[PAGE];
+	uint64_t before = c->scratch[NEXT];
 
-	if (io->status < 0)
+	if (io->status < 0) {
+		page_put(loop_pages(c->loop), (void *)(uintptr_t)c->scratch[STATUS]);
 		sbc_fail(c, false);
+		return;
+	}
+	status_list(c, io->req.map, io->req.nmap);
+	bool stuck = c->scratch[NEXT] == before; /* less than a block: it counts as mapped */
+	if (stuck && !c->scratch[FULL])
+		c->scratch[FULL] = !status_add(c, 1, status_said(c, false));
+	if (c->scratch[FULL] || c->must_abort || c->scratch[NEXT] >= c->ll->pub.nblk)
+		status_reply(c);
 	else
-		status_reply(c, page, io->req.nmap);
-	page_put(loop_pages(c->loop), page);
+		status_step(c);
+}
+
+static void status_step(struct scsi_cmd *c)
+{
+	uint64_t off = c->scratch[NEXT] << c->ll->shift;
+
+	c->io.req = (struct blk_req){ .op = BLK_MAP, .off = off, .len = (c->ll->pub.nblk << c->ll->shift) - off,
+		.map = (struct blk_extent *)(uintptr_t)(c->scratch[STATUS] + 16 * STATUS_MAX), .nmap = EXTENTS };
+	sbc_submit(c, status_done);
+}
+
+static bool type_known(uint8_t type)
+{
+	return type <= ONLY_ANCHORED || type == MAY_FAIL;
 }
 
 void sbc_lba_status(struct scsi_cmd *c)
 {
-	struct blk *b = c->ll->pub.blk;
-	uint64_t end = c->ll->pub.nblk << c->ll->shift;
-	void *page;
+	uint8_t type = c->cdb[14];
+	uint64_t nblk = c->ll->pub.nblk;
 
-	if (c->lba == c->ll->pub.nblk) {
+	if (!type_known(type)) {
+		scsi_reply_field(c, SENSE_INVALID_FIELD, 14, -1);
+		return;
+	}
+	if (c->lba == nblk) {
 		scsi_reply_sense(c, SENSE_LBA_RANGE);
 		return;
 	}
-	if (!(b->caps & BLK_CAN_MAP)) { /* nothing is known of holes: all is mapped */
-		struct blk_extent all = { c->off, end - c->off, BLK_DATA };
-		status_reply(c, &all, 1);
-		return;
-	}
-	page = page_get(loop_pages(c->loop));
-	if (!page) {
+	c->scratch[STATUS] = (uintptr_t)page_get(loop_pages(c->loop));
+	if (!c->scratch[STATUS]) {
 		no_memory(c);
 		return;
 	}
-	c->scratch[PAGE] = (uintptr_t)page;
-	c->io.req = (struct blk_req){ .op = BLK_MAP, .off = c->off, .len = end - c->off, .map = page,
-		.nmap = (int)(PAGE_BYTES / sizeof(struct blk_extent)) };
-	sbc_submit(c, status_done);
+	c->scratch[NEXT] = c->lba;
+	c->scratch[USED] = c->scratch[FULL] = 0;
+	if (type == ONLY_ANCHORED || type == MAY_FAIL) {
+		c->scratch[NEXT] = nblk;
+		status_reply(c);
+	} else if (!c->ll->pub.thin || !(c->ll->pub.blk->caps & BLK_CAN_MAP)) { /* nothing is known of holes */
+		status_list(c, &(struct blk_extent){ c->off, (nblk << c->ll->shift) - c->off, BLK_DATA }, 1);
+		status_reply(c);
+	} else {
+		status_step(c);
+	}
 }

@@ -138,7 +138,7 @@ static int vpd_block_limits(struct scsi_cmd *c, uint8_t *p, size_t n)
 		put_be32(p + 24, MAX(unmap >> shift, 1u));
 		put_be32(p + 28, 0x80000000); /* UGAVALID, aligned at 0 */
 	}
-	put_be64(p + 32, SBC_SAME_MAX);
+	put_be64(p + 32, sbc_same_max(&c->ll->pub));
 	put_be32(p + 40, sbc_atomic_max(c->ll)); /* any alignment, any granularity */
 	put_be32(p + 52, sbc_atomic_max(c->ll)); /* with a boundary; the largest boundary */
 	put_be32(p + 56, sbc_atomic_max(c->ll));
