@@ -49,13 +49,14 @@ class Model:
         self.durable[block], self.maybe[block] = g, set()  # what was read is now the truth to build on
 
 
-def kill9(flavour, loop, kills, wce):
-    """kills times: write in bursts, flush or FUA at random, SIGKILL at a random moment, restart, verify all."""
+def kill9(flavour, loop, kills, wce, more=""):
+    """kills times: write in bursts, flush or FUA at random, SIGKILL at a random moment, restart, verify all. more:
+    options of the disk; {d} is its directory."""
     rng = random.Random(kills)
     blocks = 256
     m = Model(blocks)
     with tempfile.TemporaryDirectory(prefix="lunette-k9-") as d:
-        s = h.Server("--file", f"{d}/lun,size=1M,wce={wce}", loop=loop, flavour=flavour)
+        s = h.Server("--file", f"{d}/lun,size=1M,wce={wce}{more.format(d=d)}", loop=loop, flavour=flavour)
         acks = flushes = 0
         for _ in range(kills):
             c = iscsi.Session(s.host, s.port, s.iqn)
