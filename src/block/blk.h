@@ -150,7 +150,10 @@ struct blk_ops {
 int  blk_open(struct blk **ret, const struct blk_ops *ops, const void *conf, struct blk *child, struct err *e);
 void blk_close(struct blk *b); /* closes the whole stack below; free(NULL) rules */
 const struct blk_ops *blk_find(const char *name); /* registry.c */
-extern const struct blk_ops *const blk_registry[]; /* NULL-ended */
+enum { BLK_KINDS_MAX = 24 };
+extern const struct blk_ops *blk_registry[BLK_KINDS_MAX + 1]; /* NULL-ended */
+/* Adds a driver that lives in a higher layer (the iscsi driver needs net/). Before the configuration is read. */
+void blk_register(const struct blk_ops *ops);
 
 /* The caller has set io->req and io->loop (the loop that it runs on). done runs there, from the loop's queue.
  * -EINVAL: misaligned, or nothing to put data in; -ERANGE: beyond the capacity; -EROFS. A length of 0 is done at

@@ -55,6 +55,10 @@ static int alloc_conns(struct iscsi_ini *i)
 	i->nconns = 1;
 	i->conn[0]->state = CONN_DIAL;
 	i->conn[0]->tell_connect = true;
+	if (i->conf.insist && i->conf.retry_ns) {
+		i->state = INI_DOWN;
+		i->down_told = true;
+	}
 	return 0;
 }
 

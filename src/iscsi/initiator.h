@@ -47,6 +47,7 @@ struct iscsi_ini_conf {
 	uint64_t    probe_ns;                /* level 1: a command that makes no progress for so long is looked after; 0 = 1 s */
 	uint64_t    retry_ns;                /* a lost session is made anew for so long; 0 = INI_EV_CLOSED at once */
 	bool        forever;                 /* ... and beyond that, while commands fail at once with -ENOTCONN */
+	bool        insist;                  /* the first login, too, may fail for retry_ns */
 	bool        recover_by_login;        /* level 2: a lost connection is replaced by a login with its CID even where it
 	                                      * could be logged out on another */
 	void      (*random)(void *p, size_t n); /* CHAP challenges */

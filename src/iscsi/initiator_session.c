@@ -530,11 +530,14 @@ void ini_joined(struct ini_conn *c)
 
 static uint64_t down_tick(struct iscsi_ini *i)
 {
-	uint64_t end = i->down_ns + i->conf.retry_ns;
+	uint64_t end;
 	char why[sizeof(i->why_text)];
 
 	if (i->expired)
 		return UINT64_MAX;
+	if (!i->down_ns) /* insists on its first login */
+		i->down_ns = i->now_ns;
+	end = i->down_ns + i->conf.retry_ns;
 	if (i->now_ns < end)
 		return end;
 	i->expired = true;

@@ -13,7 +13,7 @@
 
 #include "lunette/cli.h"
 #include "base/schema.h"
-#include "lunette/remote.h"
+#include "net/remote.h"
 
 enum { SLOTS = 8, SLOT_BYTES = 1 << 20, HOLE = 64 << 10, SYNC_BYTES = 256 << 20 };
 
@@ -67,7 +67,7 @@ static int open_lun(struct end *n, struct err *e)
 		return r;
 	if (!*n->url.target)
 		return err_set(e, -EINVAL, "'%s' names no target; lunette ls lists them", n->name);
-	r = remote_open(&n->r, &n->url, e);
+	r = remote_open(&n->r, &n->url, NULL, e);
 	return r ? r : remote_capacity(n->r, n->url.lun, &n->bytes, &n->block, &thin, e);
 }
 
@@ -222,9 +222,7 @@ static int await(struct end *n, enum state becomes, struct err *e)
 
 	if (!c)
 		return -ECONNRESET;
-	unsigned key = c->status == 2 && c->sense_len > 2 ? (c->sense[0] & 0x7f) >= 0x72 ? c->sense[1] & 15u
-								  : c->sense[2] & 15u : 0;
-	if (key == 6) { /* a unit attention tells of the past: the same again */
+	if (remote_sense(c) >> 16 == 6) { /* a unit attention tells of the past: the same again */
 		rw_cdb(n, s, s->state == WRITING);
 		return remote_submit(n->r, &s->cmd, e);
 	}

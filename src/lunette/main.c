@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "loop/loop.h"
 #include "lunette/cli.h"
 
 struct command {
@@ -163,5 +164,7 @@ int main(int argc, char **argv)
 		return usage("there is no command", argv[1]);
 	if (help)
 		return cmd_help(&c, n ? 2 : 1, argv);
-	return cmd->run(&c, n, argv + 1);
+	int status = cmd->run(&c, n, argv + 1);
+	work_fini();
+	return status;
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "lunette/cli.h"
-#include "lunette/remote.h"
+#include "net/remote.h"
 
 static int fail(const struct err *e)
 {
@@ -46,7 +46,7 @@ static int discover(const struct url *u, json_t **ret, struct err *e)
 	uint32_t len;
 
 	server.target[0] = 0;
-	int code = remote_open(&r, &server, e);
+	int code = remote_open(&r, &server, NULL, e);
 	if (code)
 		return code;
 	code = remote_targets(r, &text, &len, e);
@@ -140,7 +140,7 @@ static int list_luns(const struct url *u, json_t *into, struct err *e)
 	static uint8_t d[8 + 8 * LIM_LUNS];
 	struct iscsi_ini_cmd c = { .cdb = { 0xa0 }, .in = d, .in_len = sizeof(d), .retry = true };
 	struct remote *r;
-	int code = remote_open(&r, u, e);
+	int code = remote_open(&r, u, NULL, e);
 
 	if (code)
 		return code;
@@ -345,7 +345,7 @@ int cmd_inquiry(struct cli *c, int argc, char **argv)
 		return fail(&e);
 	if (!*u.target)
 		return usage("inquiry iscsi://HOST/IQN[/LUN]; lunette ls HOST lists the targets");
-	if (remote_open(&r, &u, &e))
+	if (remote_open(&r, &u, NULL, &e))
 		return fail(&e);
 	json_t *o = json_object();
 	int code = inquire(r, &u, o, &e);

@@ -154,6 +154,11 @@ static int flag_block(struct flags *f, const char *value, struct err *e)
 	return add_disk(f, "block", "path", value, e);
 }
 
+static int flag_iscsi(struct flags *f, const char *value, struct err *e)
+{
+	return add_disk(f, "iscsi", "url", value, e);
+}
+
 static int flag_null(struct flags *f, const char *value, struct err *e)
 {
 	return add_disk(f, "null", "size", value, e);
@@ -320,6 +325,7 @@ const struct flag flag_table[] = {
 	{ "ram", "SIZE[,OPTION]...", "Serve a RAM disk. Each disk becomes the next LUN, from 0.", flag_ram },
 	{ "file", "PATH[,size=SIZE][,OPTION]...", "Serve a file; with size= it is made when absent.", flag_file },
 	{ "block", "DEV[,OPTION]...", "Serve a disk, partition or logical volume.", flag_block },
+	{ "iscsi", "URL[,OPTION]...", "Serve a LUN of another iSCSI server.", flag_iscsi },
 	{ "null", "SIZE[,OPTION]...", "Serve a disk that forgets what is written, for measurements.", flag_null },
 	{ "chap", "USER:SECRET|@FILE", "Initiators log in by CHAP as USER.", flag_chap },
 	{ "mutual", "USER:SECRET|@FILE", "The target proves itself to initiators by CHAP as USER.", flag_mutual },

@@ -20,6 +20,7 @@
 #include "lunetted/flags.h"
 #include "lunetted/howto.h"
 #include "lunetted/notify.h"
+#include "net/net.h"
 
 enum {
 	EXIT_USAGE = 2,
@@ -272,6 +273,7 @@ static int start_loops(struct daemon *d, const struct conf_server *s, struct err
 	d->control = loop_new(&loop_epoll, LIM_LOOPS, e);
 	if (!d->control)
 		return e->code ? e->code : -ENOMEM;
+	net_blk_iscsi_init(d->control);
 	r = cores_init((unsigned)s->cores, (enum conf_loop)s->loop, e);
 	if (r == 0)
 		r = scsi_init(d->control, e);
@@ -315,6 +317,7 @@ static void finish(struct daemon *d)
 {
 	api_stop(d->api);
 	server_free(d->server);
+	net_blk_iscsi_fini();
 	net_fini();
 	cores_stop();
 	work_fini(); /* before the loops that its threads post to */
@@ -399,7 +402,10 @@ int main(int argc, char **argv)
 {
 	struct daemon d = { 0 };
 	struct err e = { 0 };
-	int r = flags_parse(&d.flags, argc, argv, &e);
+	int r;
+
+	blk_register(&net_blk_iscsi);
+	r = flags_parse(&d.flags, argc, argv, &e);
 
 	if (r < 0) {
 		say(&e);

@@ -112,4 +112,11 @@ void net_stats(struct net_stats *ret);
  * deadline_ns (monotonic). done(ctx, forced): connections that had to be cut. */
 void net_drain(uint64_t deadline_ns, void (*done)(void *ctx, unsigned forced), void *ctx);
 
+/* The block driver "iscsi" (lun.c), to be given to blk_register() before the configuration is read. init: before the first
+ * disk is opened; fini: after the last was closed and while the I/O loops still run, waits a moment for its sockets. */
+struct blk_ops;
+extern const struct blk_ops net_blk_iscsi;
+void net_blk_iscsi_init(struct loop *control);
+void net_blk_iscsi_fini(void);
+
 #endif

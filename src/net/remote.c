@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "lunette/remote.h"
+#include "net/remote.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,6 +17,7 @@ static unsigned users;
 
 struct remote {
 	struct url        url;
+	struct remote_options options;
 	struct net_ini   *net;
 	struct iscsi_ini *ini;
 	struct iscsi_chap_user chap[2];
@@ -48,7 +49,8 @@ static void keep_targets(struct remote *r, const char *text, uint32_t len)
 
 static void say_down(const struct remote *r, const char *why)
 {
-	fprintf(stderr, "lunette: %s: %s; trying to come back\n", r->url.host, why);
+	if (r->options.down)
+		r->options.down(r->url.host, why);
 }
 
 static void event(void *ctx, const struct iscsi_ini_event *ev)
@@ -95,6 +97,13 @@ static int why_lost(const struct remote *r, struct err *e)
 	return err_set(e, -ECONNRESET, "%s: %s", r->url.host, r->why);
 }
 
+static void print_down(const char *host, const char *why)
+{
+	fprintf(stderr, "lunette: %s: %s; trying to come back\n", host, why);
+}
+
+static const struct remote_options defaults = { "iqn.2025-01.net.lunette:cli", RETRY_NS, 0, print_down };
+
 static int use_loop(struct err *e)
 {
 	if (!loop)
@@ -106,7 +115,7 @@ static int use_loop(struct err *e)
 	return 0;
 }
 
-int remote_open(struct remote **ret, const struct url *u, struct err *e)
+int remote_open(struct remote **ret, const struct url *u, const struct remote_options *o, struct err *e)
 {
 	struct remote *r = calloc(1, sizeof(*r));
 	struct net_ini_conf c = { .event = event, .ctx = r };
@@ -117,9 +126,11 @@ int remote_open(struct remote **ret, const struct url *u, struct err *e)
 		return code;
 	}
 	r->url = *u;
-	net_ini_use_url(&c, &r->url, "iqn.2025-01.net.lunette:cli", r->chap);
+	r->options = o ? *o : defaults;
+	net_ini_use_url(&c, &r->url, r->options.name, r->chap);
 	if (!u->retry_set)
-		c.ini.retry_ns = RETRY_NS;
+		c.ini.retry_ns = r->options.retry_ns;
+	c.ini.login_timeout_ns = r->options.login_timeout_ns;
 	c.ini.max_cmds = CMDS;
 	r->net = net_ini_new(loop, &c);
 	r->ini = r->net ? net_ini_engine(r->net) : NULL;
@@ -154,7 +165,6 @@ void remote_close(struct remote *r)
 	free(r);
 	if (--users)
 		return;
-	work_fini();
 	loop_free(loop);
 	loop = NULL;
 }
@@ -201,11 +211,18 @@ unsigned remote_lost(const struct remote *r)
 	return r->lost;
 }
 
-static unsigned sense_key(const struct iscsi_ini_cmd *c)
+unsigned remote_sense(const struct iscsi_ini_cmd *c)
 {
 	if (c->status != 2 || c->sense_len < 8)
 		return 0;
-	return (c->sense[0] & 0x7f) >= 0x72 ? c->sense[1] & 0x0f : c->sense[2] & 0x0f;
+	if ((c->sense[0] & 0x7f) >= 0x72)
+		return (c->sense[1] & 15u) << 16 | (unsigned)c->sense[2] << 8 | c->sense[3];
+	return (c->sense[2] & 15u) << 16 | (c->sense_len > 13 ? (unsigned)c->sense[12] << 8 | c->sense[13] : 0);
+}
+
+static unsigned sense_key(const struct iscsi_ini_cmd *c)
+{
+	return remote_sense(c) >> 16;
 }
 
 int remote_verdict(const struct iscsi_ini_cmd *c, struct err *e)
@@ -213,16 +230,15 @@ int remote_verdict(const struct iscsi_ini_cmd *c, struct err *e)
 	static const char *const keys[16] = { "no sense", "recovered error", "not ready", "medium error", "hardware error",
 		"illegal request", "unit attention", "data protect", "blank check", "vendor specific", "copy aborted",
 		"aborted command", "reserved", "volume overflow", "miscompare", "completed" };
-	bool desc = c->sense_len && (c->sense[0] & 0x7f) >= 0x72;
+	unsigned code = remote_sense(c) & 0xffff;
 
 	if (c->error)
 		return err_set(e, c->error, "%s", strerror(-c->error));
 	if (c->response || (c->status && c->status != 2))
 		return err_set(e, -EIO, "command %02xh ended with status %02xh", c->cdb[0], c->status);
 	if (c->status)
-		return err_set(e, -EIO, "command %02xh: %s (%02xh/%02xh)", c->cdb[0], keys[sense_key(c)],
-			desc ? c->sense[2] : c->sense_len > 13 ? c->sense[12] : 0,
-			desc ? c->sense[3] : c->sense_len > 13 ? c->sense[13] : 0);
+		return err_set(e, -EIO, "command %02xh: %s (%02xh/%02xh)", c->cdb[0], keys[sense_key(c)], code >> 8,
+			code & 255);
 	return 0;
 }
 
