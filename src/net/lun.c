@@ -50,7 +50,8 @@ static const struct conf_field lun_fields[] = {
 	FIELD("retry", CONF_TIME, 0, retry_ns, "30s", "0s", "1d",
 		"How long reads and writes wait for a target that is gone before they fail.", NULL),
 	FIELD("write-through", CONF_BOOL, 0, write_through, "off", NULL, NULL,
-		"Each write is durable at the target before it is done; else a power cut there loses what was not flushed.", NULL),
+		"Each write is durable at the target before it is done; else a power cut there loses what was not flushed.",
+		NULL),
 	FIELD("ro", CONF_BOOL, 0, ro, "off", NULL, NULL, "Read only.", NULL),
 	{ 0 },
 };
@@ -60,7 +61,11 @@ static unsigned     closing;  /* disks whose sockets are still open; the control
 
 /* --- what the LUN is --- */
 
-struct geometry { uint64_t bytes, same_blocks; uint32_t block, phys; bool thin, zeroes, read_only, cache; };
+struct geometry {
+	uint64_t bytes, same_blocks;
+	uint32_t block, phys;
+	bool     thin, zeroes, read_only, cache;
+};
 
 static int read_capacity(struct remote *r, const struct lun *l, struct geometry *g, struct err *e)
 {
@@ -111,7 +116,8 @@ static void read_limits(struct remote *r, const struct lun *l, struct geometry *
 
 		g->same_blocks = MIN(most ? most : UINT32_MAX, (uint64_t)UINT32_MAX);
 	}
-	if (n > 4 && memchr(pages + 4, 0xb2, (size_t)n - 4) && remote_inquiry(r, l->url.lun, 0xb2, d, sizeof(d), &none) >= 6)
+	if (n > 4 && memchr(pages + 4, 0xb2, (size_t)n - 4) &&
+	    remote_inquiry(r, l->url.lun, 0xb2, d, sizeof(d), &none) >= 6)
 		g->thin &= (d[5] & 0x40) != 0; /* WRITE SAME (16) may deallocate */
 	else
 		g->thin = false;
