@@ -13,7 +13,7 @@
 #include "lunette/check/check.h"
 #include "lunette/cli.h"
 
-enum { CASE_MS = 30000, SLOW_MS = 90000, DEAD_MS = 15000 };
+enum { CASE_MS = 30000, SLOW_MS = 90000, DEAD_MS = 8000 };
 
 struct options {
 	const char *suite, *name;
@@ -185,9 +185,22 @@ static void tell(struct run *r, const struct check_case *c)
 	fflush(stdout);
 }
 
+/* list: patterns with ',' between, or NULL for all. */
+static bool matches(const char *list, const char *name)
+{
+	char one[128];
+
+	for (const char *at = list; at && *at; at += strcspn(at, ",") + (at[strcspn(at, ",")] == ',')) {
+		snprintf(one, sizeof(one), "%.*s", (int)strcspn(at, ","), at);
+		if (fnmatch(one, name, 0) == 0)
+			return true;
+	}
+	return !list;
+}
+
 static bool chosen(const struct options *o, const struct check_case *c)
 {
-	return (!o->suite || fnmatch(o->suite, c->suite, 0) == 0) && (!o->name || fnmatch(o->name, c->name, 0) == 0);
+	return matches(o->suite, c->suite) && matches(o->name, c->name);
 }
 
 static void run_case(struct run *r, const struct check_case *c)
@@ -394,8 +407,8 @@ static const char help_text[] =
 	"Checks any iSCSI target against RFC 7143 and RFC 7144. A case passes, fails, is not supported, or finds the\n"
 	"target lax: it took what an initiator may not send and a target need not refuse (7.10). URL: "
 		"iscsi://[USER%SECRET@]HOST[:PORT]/IQN[/LUN].\n\n"
-	"  --suite NAME       Only that suite; a pattern will do.\n"
-	"  --case NAME        Only that case; a pattern will do.\n"
+	"  --suite NAME,...   Only those suites; patterns will do.\n"
+	"  --case NAME,...    Only those cases; patterns will do.\n"
 	"  --destructive      Also what writes to the LUN (saved and restored) and what disturbs other sessions.\n"
 	"  --timeout SECONDS  How long one answer may take. Default 5.\n"
 	"  --trace            Print each PDU on standard error.\n"
