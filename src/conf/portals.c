@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
+
 static bool text_equal(const char *a, const char *b)
 {
 	return a == b || (a && b && strcmp(a, b) == 0);
@@ -133,4 +135,16 @@ int portals_open(struct list *portals, const struct conf *c, struct err *e)
 		if (r < 0 && !p->old)
 			portal_drop(p, false);
 	return r;
+}
+
+void portals_redirect(struct list *portals, const struct conf *c)
+{
+	const struct conf_portal *cp = c->portals.items;
+	struct err e = { 0 };
+
+	for (unsigned i = 0; i < c->portals.n; i++) {
+		struct portal *p = portal_find(portals, &cp[i]);
+		if (p && net_portal_redirect(p->net, cp[i].redirect, cp[i].redirect_permanent, &e) < 0)
+			log_error("portal not redirected portal=%s reason=\"%s\"", cp[i].listen, e.text);
+	}
 }

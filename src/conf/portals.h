@@ -18,6 +18,8 @@ struct portal {
 int  portals_open(struct list *portals, const struct conf *c, struct err *e);
 /* Closes those that the last portals_open() did not name. */
 void portals_unwanted(struct list *portals);
+/* Tells each where its logins are sent. */
+void portals_redirect(struct list *portals, const struct conf *c);
 /* evict: connections that came through it shall go. */
 void portal_drop(struct portal *p, bool evict);
 

@@ -243,6 +243,17 @@ static struct net_user *net_users_of(const struct conf *c, const struct conf_lis
 	return u;
 }
 
+/* Validated: each parses. */
+static struct net_range *ranges_of(const struct conf_list *list)
+{
+	struct net_range *r = calloc(list->n + 1, sizeof(*r));
+
+	CHECK(r);
+	for (unsigned i = 0; i < list->n; i++)
+		net_range_parse(((char **)list->items)[i], &r[i]);
+	return r;
+}
+
 static void target_rules(struct target *t)
 {
 	const struct conf *c = &t->server->conf;
@@ -250,10 +261,13 @@ static void target_rules(struct target *t)
 	struct err e = { 0 };
 	struct net_user mutual, *users = net_users_of(c, &ct->users);
 	uint16_t *tags = told_tags(&ct->groups);
+	struct net_range *clients = ranges_of(&ct->clients);
 	struct net_target_conf n = {
 		.name = ct->name, .alias = ct->alias, .device = t->device, .users = users, .nusers = ct->users.n,
 		.require_mutual = ct->require_mutual, .chap_algs = conf_chap_mask(&ct->chap),
 		.redirect = ct->redirect, .redirect_permanent = ct->redirect_permanent,
+		.balance = (enum net_balance)ct->balance, .clients = clients, .nclients = ct->clients.n,
+		.initiators = (const char *const *)ct->initiators.items, .ninitiators = ct->initiators.n,
 		.tpgts = ct->groups.n ? tags : NULL, .ntpgts = ct->groups.n,
 	};
 
@@ -266,6 +280,7 @@ static void target_rules(struct target *t)
 		log_error("target not served name=%s reason=\"%s\"", t->name, e.text);
 	else
 		t->known = true;
+	free(clients);
 	free(users);
 	free(tags);
 }
@@ -616,6 +631,7 @@ static void published(struct server *s)
 	}
 	s->started = true;
 	portals_unwanted(&s->portals);
+	portals_redirect(&s->portals, &s->conf);
 	if (s->names_changed)
 		told_names(&s->conf);
 	s->names_changed = false;

@@ -65,6 +65,8 @@ struct conf_server {
 struct conf_portal {
 	char *listen, *advertise;
 	uint64_t group; /* portal group tag */
+	char *redirect; /* address told instead of a login, or NULL */
+	bool redirect_permanent;
 };
 
 struct conf_user {
@@ -107,6 +109,8 @@ struct conf_target {
 	bool require_mutual, open;
 	char *redirect;          /* address told instead of a login, or NULL */
 	bool redirect_permanent;
+	uint64_t balance;        /* enum net_balance */
+	struct conf_list initiators, clients; /* char *: who may log in; none = all */
 	uint64_t header_digest, data_digest; /* enum conf_digest */
 	uint64_t max_recv_segment, first_burst, max_burst, max_r2t; /* 0 = default */
 	bool initial_r2t, immediate_data;

@@ -47,6 +47,10 @@ static const struct conf_field portal_fields[] = {
 	FIELD(conf_portal, group, "group", CONF_UINT, "1", "1", "65535", "Portal group tag."),
 	FIELD(conf_portal, advertise, "advertise", CONF_TEXT, NULL, NULL, NULL,
 		"Address told to initiators in its place, for servers behind address translation."),
+	FIELD(conf_portal, redirect, "redirect", CONF_TEXT, NULL, NULL, NULL,
+		"Answer logins that come here with \"target moved\" and this address; discovery goes on."),
+	FIELD(conf_portal, redirect_permanent, "redirect-permanent", CONF_BOOL, "off", NULL, NULL,
+		"The move is for good: initiators may remember the new address."),
 	{ 0 },
 };
 static const struct conf_type portal_type = {
@@ -245,6 +249,7 @@ static const struct conf_type lun_type = {
 
 static const char *const alua_choices[] = { "off", "implicit", "explicit", "both", NULL };
 static const char *const digest_choices[] = { "allow", "require", "off", NULL };
+static const char *const balance_choices[] = { "none", "least-sessions", NULL }; /* enum net_balance */
 static const struct conf_field target_fields[] = {
 	FIELD(conf_target, alias, "alias", CONF_TEXT, NULL, NULL, NULL, "A name for people, told at login."),
 	FIELD(conf_target, mutual, "mutual", CONF_TEXT, NULL, NULL, NULL,
@@ -257,6 +262,8 @@ static const struct conf_field target_fields[] = {
 		"Answer logins with \"target moved\" and this address."),
 	FIELD(conf_target, redirect_permanent, "redirect-permanent", CONF_BOOL, "off", NULL, NULL,
 		"The move is for good: initiators may remember the new address."),
+	CHOICE(conf_target, balance, "redirect-policy", "none", balance_choices,
+		"Send a login that begins a session to the target's portal with the fewest sessions, by \"target moved\"."),
 	CHOICE(conf_target, header_digest, "header-digest", "allow", digest_choices,
 		"CRC32C over headers: as the initiator wishes, required, or refused."),
 	CHOICE(conf_target, data_digest, "data-digest", "allow", digest_choices,
@@ -285,6 +292,10 @@ static const struct conf_link target_links[] = {
 	  "Portal groups through which the target is reached; none means all." },
 	{ "paths", CONF_MAP, offsetof(struct conf_target, paths), &path_type,
 	  "By portal group tag: access to the LUNs through it; tags of another server of the same target may be named too." },
+	{ "initiators", CONF_NAMES, offsetof(struct conf_target, initiators), NULL,
+	  "Names of initiators that may log in, or the beginning of names and a star; none means all." },
+	{ "clients", CONF_NAMES, offsetof(struct conf_target, clients), NULL,
+	  "Addresses from which initiators may log in, such as 192.0.2.0/24 or 2001:db8::1; none means all." },
 	{ "chap", CONF_NAMES, offsetof(struct conf_target, chap), NULL,
 	  "CHAP algorithms: md5, sha1, sha256, sha3-256; none means all." },
 	{ 0 },

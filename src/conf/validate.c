@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "iscsi/chap.h"
+#include "net/net.h"
 
 enum { CHAP_SECRET_MAX = 255 };
 
@@ -207,6 +208,44 @@ static int check_luns(const struct conf *c, struct conf_target *t, struct err *e
 	return r;
 }
 
+/* A name is folded in place, as those of logins are. A beginning cannot be judged as a whole. */
+static int check_initiator(char *name, struct err *e)
+{
+	size_t n = strlen(name);
+	const char *why = "";
+
+	if (n && name[n - 1] == '*') {
+		for (; *name; name++)
+			if (*name >= 'A' && *name <= 'Z')
+				*name |= 32;
+		return 0;
+	}
+	if (iscsi_name_check(name, &why) < 0)
+		return err_set(e, -EINVAL, "'%.230s' is no iSCSI name: %s; a beginning of names ends in a star", name, why);
+	return 0;
+}
+
+static int check_clients(const struct conf_target *t, struct err *e)
+{
+	struct net_range range;
+	char at[32];
+	int r = 0;
+
+	for (unsigned i = 0; i < t->initiators.n && r == 0; i++) {
+		snprintf(at, sizeof(at), "initiators/%u", i);
+		r = check_initiator(((char **)t->initiators.items)[i], e);
+	}
+	for (unsigned i = 0; i < t->clients.n && r == 0; i++) {
+		const char *text = ((char **)t->clients.items)[i];
+		snprintf(at, sizeof(at), "clients/%u", i);
+		if (net_range_parse(text, &range) < 0)
+			r = err_set(e, -EINVAL, "'%.64s' is no address or range such as 192.0.2.0/24 or 2001:db8::1", text);
+	}
+	if (r < 0)
+		err_prefix(e, at);
+	return r;
+}
+
 static int check_lists(const struct conf_target *t, struct err *e)
 {
 	char at[32];
@@ -288,6 +327,8 @@ static int check_target(const struct conf *c, struct conf_target *t, struct err 
 	if (r == 0)
 		r = check_lists(t, e);
 	if (r == 0)
+		r = check_clients(t, e);
+	if (r == 0)
 		r = check_path_tags(&t->paths, e);
 	if (r == 0 && t->redirect && (r = give_port(&t->redirect, e)) < 0)
 		err_prefix(e, "redirect");
@@ -322,17 +363,24 @@ static int check_targets(struct conf *c, struct err *e)
 static int check_portals(const struct conf *c, struct err *e)
 {
 	struct conf_portal *p = c->portals.items;
-	char at[32];
+	char at[64];
 
 	if (c->portals.n > LIM_PORTALS)
 		return err_at(e, -EINVAL, "portals", "more than %d portals", LIM_PORTALS);
 	for (unsigned i = 0; i < c->portals.n; i++) {
+		const char *field = "listen";
 		int r = give_port(&p[i].listen, e);
 		for (unsigned k = 0; r == 0 && k < i; k++)
 			if (strcmp(p[i].listen, p[k].listen) == 0)
 				r = err_set(e, -EINVAL, "%.64s is there twice", p[i].listen);
+		if (r == 0 && p[i].redirect && (r = give_port(&p[i].redirect, e)) < 0)
+			field = "redirect";
+		if (r == 0 && p[i].redirect_permanent && !p[i].redirect) {
+			field = "redirect-permanent";
+			r = err_set(e, -EINVAL, "needs redirect: the address to which logins are sent");
+		}
 		if (r < 0) {
-			snprintf(at, sizeof(at), "portals/%u/listen", i);
+			snprintf(at, sizeof(at), "portals/%u/%s", i, field);
 			err_prefix(e, at);
 			return r;
 		}

@@ -77,6 +77,7 @@ struct net_rules *rules_new(const struct net_user *users, unsigned n, const stru
 
 static void rules_free(struct net_rules *r)
 {
+	access_free(r);
 	free(r->users);
 	free(r->text); /* held secrets */
 	free(r);
@@ -107,7 +108,7 @@ static struct net_target *find_target(const char *name)
 	return going;
 }
 
-static bool in_group(const struct net_target *t, uint16_t tpgt)
+bool target_in_group(const struct net_target *t, uint16_t tpgt)
 {
 	if (!t->ntpgts)
 		return true;
@@ -115,6 +116,30 @@ static bool in_group(const struct net_target *t, uint16_t tpgt)
 		if (t->tpgts[i] == tpgt)
 			return true;
 	return false;
+}
+
+static struct net_session *session_in(struct list *l, const struct net_msg *m, uint16_t tpgt)
+{
+	struct net_session *s;
+
+	list_for_each(s, l, node)
+		if (!memcmp(s->isid, m->isid, 6) && s->tpgt == tpgt && !strcmp(s->initiator, m->initiator))
+			return s;
+	return NULL;
+}
+
+/* Also one of a target that is being removed: commands of the old session end before any of the new one begins. */
+static struct net_session *find_session(const struct net_msg *m, uint16_t tpgt)
+{
+	struct net_session *s = NULL;
+	struct net_target *t;
+
+	if (m->discovery)
+		return session_in(&net.discovery, m, tpgt);
+	list_for_each(t, &net.targets, node)
+		if (!s && !strcmp(t->name, m->target))
+			s = session_in(&t->sessions, m, tpgt);
+	return s;
 }
 
 /* --- policy --- */
@@ -128,19 +153,24 @@ static void answer_policy(struct net_conn *c)
 	m->rules = NULL;
 	m->status = 0;
 	m->why = NULL;
+	m->moved = 0;
 	m->delay_ns = guard_delay(c);
 	if (net.stopping) {
 		m->status = LOGIN_UNAVAILABLE;
 	} else if (t && t->gone) {
 		m->status = LOGIN_REMOVED;
-	} else if (!r || (t && !in_group(t, c->tpgt))) {
+	} else if (!r || (t && !target_in_group(t, c->tpgt))) {
 		m->status = LOGIN_NOT_FOUND;
+	} else if (t && !access_allows(r, c)) {
+		m->status = LOGIN_FORBIDDEN;
 	} else if (!guard_has_room(c)) {
 		m->status = LOGIN_NO_RESOURCES;
 		m->why = "this client's address has as many connections as it may have; raise max-connections-per-client";
 	} else {
 		r->refs++;
 		m->rules = r;
+		if (t && !find_session(m, c->tpgt)) /* one that exists is reinstated here */
+			access_redirect(c, t);
 	}
 }
 
@@ -197,30 +227,6 @@ void session_kill_home(struct net_session *s)
 	loop_post(s->loop, &s->kill);
 }
 
-static struct net_session *session_in(struct list *l, const struct net_msg *m, uint16_t tpgt)
-{
-	struct net_session *s;
-
-	list_for_each(s, l, node)
-		if (!memcmp(s->isid, m->isid, 6) && s->tpgt == tpgt && !strcmp(s->initiator, m->initiator))
-			return s;
-	return NULL;
-}
-
-/* Also one of a target that is being removed: commands of the old session end before any of the new one begins. */
-static struct net_session *find_session(const struct net_msg *m, uint16_t tpgt)
-{
-	struct net_session *s = NULL;
-	struct net_target *t;
-
-	if (m->discovery)
-		return session_in(&net.discovery, m, tpgt);
-	list_for_each(t, &net.targets, node)
-		if (!s && !strcmp(t->name, m->target))
-			s = session_in(&t->sessions, m, tpgt);
-	return s;
-}
-
 static void make_session(struct net_conn *c, struct list *l, struct net_target *t)
 {
 	struct net_msg *m = &c->msg;
@@ -236,6 +242,10 @@ static void make_session(struct net_conn *c, struct list *l, struct net_target *
 	s->id = ++net.next_id;
 	s->tsih = tsih;
 	s->tpgt = c->tpgt;
+	s->portal_id = c->portal_id;
+	struct net_portal *p = portal_by_id(s->portal_id);
+	if (p)
+		p->nsessions++;
 	s->loop = c->loop;
 	s->end.run = home_session_end;
 	memcpy(s->isid, m->isid, 6);
@@ -317,6 +327,9 @@ void home_session_end(struct task *task)
 	list_splice_tail(&waiters, &s->waiters);
 	list_del(&s->node);
 	tsih_give(s->tsih);
+	struct net_portal *p = portal_by_id(s->portal_id);
+	if (p)
+		p->nsessions--;
 	free(s);
 	while (!list_empty(&waiters)) {
 		struct net_msg *m = list_first(&waiters, struct net_msg, node);
@@ -352,7 +365,7 @@ static bool is_any(const union addr *a)
 }
 
 /* A portal that listens on every address is told as the one that the client reached, without scope. */
-static bool portal_address(const struct net_conn *c, const struct net_portal *p, char out[ADDR_TEXT])
+bool portal_address(const struct net_conn *c, const struct net_portal *p, char out[ADDR_TEXT])
 {
 	if (p->advertise[0]) {
 		snprintf(out, ADDR_TEXT, "%s", p->advertise);
@@ -380,11 +393,11 @@ static void tell_target(const struct net_conn *c, const struct net_target *t, st
 	struct net_portal *p;
 	char addr[ADDR_TEXT];
 
-	if (t->gone)
+	if (!access_shows(t, c))
 		return;
 	iscsi_text_put(out, "TargetName", "%s", t->name);
 	list_for_each(p, &net.portals, node)
-		if (!p->closing && in_group(t, p->tpgt) && portal_address(c, p, addr))
+		if (!p->closing && target_in_group(t, p->tpgt) && access_reaches(c, p) && portal_address(c, p, addr))
 			iscsi_text_put(out, "TargetAddress", "%s,%u", addr, p->tpgt);
 }
 
@@ -535,7 +548,7 @@ int net_target_set(const struct net_target_conf *conf, struct err *e)
 		&conf->offer, conf->alias, conf->name, conf->redirect);
 	uint16_t *g = calloc(conf->ntpgts + 1, sizeof(*g));
 
-	if (!m || !t || !r || !g || strlen(conf->name) > LIM_ISCSI_NAME) {
+	if (!m || !t || !r || access_copy(r, conf) < 0 || !g || strlen(conf->name) > LIM_ISCSI_NAME) {
 		free(m);
 		free(t);
 		free(g);

@@ -7,6 +7,7 @@
  *   listen.c  portals, accept, which loop serves a new connection
  *   stream.c  socket <-> engine
  *   leave.c   connections that are sent away
+ *   access.c  which targets a client may use, and where
  *   home.c    targets, policy, admission, reinstatement, SendTargets
  *   guard.c   what one client may take from the others
  *   isns.c    registration with a name server, on the control loop
@@ -46,7 +47,9 @@ struct net_portal {
 	int           fd;
 	union addr    addr;       /* as bound */
 	uint16_t      tpgt;
-	char          name[ADDR_TEXT], advertise[ADDR_TEXT];
+	char          name[ADDR_TEXT], advertise[ADDR_TEXT], redirect[ADDR_TEXT];
+	bool          redirect_permanent;
+	unsigned      nsessions;  /* that began here */
 	struct op     op;         /* accept, home */
 	struct timer  again;      /* after running out of descriptors */
 	uint64_t      id;         /* never reused */
@@ -62,6 +65,10 @@ struct net_rules {
 	struct iscsi_offer        offer;
 	struct iscsi_chap_user   *users, mutual;
 	char                     *text;  /* what the pointers point into */
+	char                    **initiators; /* of access.c */
+	struct net_range         *clients;
+	unsigned                  ninitiators, nclients;
+	enum net_balance          balance;
 };
 
 struct net_target {               /* home */
@@ -84,6 +91,7 @@ struct net_session {
 	char                 initiator[LIM_ISCSI_NAME + 1];
 	uint8_t              isid[6];
 	uint16_t             tsih, tpgt;
+	uint64_t             portal_id;  /* of its first connection */
 	struct list          waiters;    /* admissions that reinstate it */
 	bool                 dying, gently, told; /* gently: it is asked to log out first; told: that it is dropped */
 	struct loop         *loop;
@@ -116,6 +124,8 @@ struct net_msg {
 	/* answer */
 	uint16_t            status;
 	const char         *why;         /* of status, or NULL */
+	uint16_t            moved;       /* enum iscsi_login_status: the login had better go to address; 0 = stay */
+	char                address[ADDR_TEXT];
 	uint64_t            delay_ns;    /* for the answer to a wrong secret */
 	struct net_rules   *rules;       /* a reference, given back when login ends */
 	struct net_session *session;
@@ -195,6 +205,7 @@ void addr_text(const union addr *a, char out[ADDR_TEXT]);
 int  addr_parse(const char *s, uint16_t port, union addr *ret, struct err *e);
 void addr_mapped(const union addr *a, uint8_t out[16]); /* as IPv6, IPv4 mapped into it */
 void portal_stop_all(void);                       /* home */
+struct net_portal *portal_by_id(uint64_t id);     /* home; NULL: removed */
 
 /* guard.c, on home. Counts a connection whose peer is known; false: refused, and logged. */
 bool guard_enter(struct net_conn *c, struct net_portal *p);
@@ -227,6 +238,14 @@ void leave_tick(struct net_conn *c);
 /* admin.c */
 void drain_check(void);                           /* home: a connection or a session ended */
 
+/* access.c */
+int  access_copy(struct net_rules *r, const struct net_target_conf *conf); /* -ENOMEM */
+void access_free(struct net_rules *r);
+bool access_allows(const struct net_rules *r, const struct net_conn *c);   /* the client of a login: its name, its address */
+bool access_shows(const struct net_target *t, const struct net_conn *c);   /* in an answer to SendTargets */
+bool access_reaches(const struct net_conn *c, const struct net_portal *p);
+void access_redirect(struct net_conn *c, const struct net_target *t);      /* fills msg.moved and msg.address */
+
 /* home.c; _home functions run on home, the others on the connection's loop */
 void home_ask(struct net_conn *c, enum msg_kind kind, const char *target); /* target NULL: the login's */
 void home_conn_ended(struct net_conn *c);         /* frees c */
@@ -236,6 +255,9 @@ struct net_rules *rules_new(const struct net_user *users, unsigned n, const stru
 	unsigned algs, const struct iscsi_offer *offer, const char *alias, const char *target,
 	const char *redirect);
 void rules_put(struct net_rules *r);
+bool target_in_group(const struct net_target *t, uint16_t tpgt);
+/* The address of p for this client; false: none of its family. */
+bool portal_address(const struct net_conn *c, const struct net_portal *p, char out[ADDR_TEXT]);
 void session_kill_home(struct net_session *s);
 void targets_free(void);                          /* no loop runs any more */
 /* The answer of home is here. */

@@ -374,6 +374,16 @@ static void portal_stop_task(struct task *t)
 	portal_stop(p);
 }
 
+struct net_portal *portal_by_id(uint64_t id)
+{
+	struct net_portal *p;
+
+	list_for_each(p, &net.portals, node)
+		if (p->id == id)
+			return p;
+	return NULL;
+}
+
 void portal_stop_all(void)
 {
 	struct net_portal *p, *tmp;
@@ -426,6 +436,34 @@ int net_portal_add(struct net_portal **ret, const char *addr, uint16_t tpgt, con
 	if (r < 0)
 		close(fd);
 	return r;
+}
+
+struct redirect { struct task task; uint64_t id; char addr[ADDR_TEXT]; bool permanent; };
+
+static void run_redirect(struct task *t)
+{
+	struct redirect *r = container_of(t, struct redirect, task);
+	struct net_portal *p = portal_by_id(r->id);
+
+	if (p) {
+		memcpy(p->redirect, r->addr, sizeof(p->redirect));
+		p->redirect_permanent = r->permanent;
+	}
+	free(r);
+}
+
+int net_portal_redirect(struct net_portal *p, const char *addr, bool permanent, struct err *e)
+{
+	struct redirect *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return err_set(e, -ENOMEM, "out of memory");
+	r->id = p->id;
+	r->permanent = permanent;
+	snprintf(r->addr, sizeof(r->addr), "%s", addr ? addr : "");
+	r->task.run = run_redirect;
+	loop_post(net.home, &r->task);
+	return 0;
 }
 
 void net_portal_remove(struct net_portal *p, bool evict)

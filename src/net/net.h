@@ -25,10 +25,18 @@ int  net_portal_add_fd(struct net_portal **ret, int fd, const struct sockaddr *s
 	const char *advertise, struct err *e);
 /* Stops listening. evict: its connections are asked to log out, and closed if they do not; else they stay. */
 void net_portal_remove(struct net_portal *p, bool evict);
+/* Logins of normal sessions are answered with "target moved" and this "addr:port"; NULL: they are not. */
+int  net_portal_redirect(struct net_portal *p, const char *addr, bool permanent, struct err *e);
 /* "127.0.0.1:3260", as bound. */
 const char *net_portal_name(const struct net_portal *p);
 
 /* --- targets --- */
+/* Addresses of clients; IPv4 is mapped into IPv6. */
+struct net_range { uint8_t net[16]; unsigned bits; };
+int net_range_parse(const char *text, struct net_range *ret); /* "192.0.2.0/24", "2001:db8::1"; 0 or -EINVAL */
+/* Where logins go: to the portal they came to, or to the target's portal with the fewest sessions. */
+enum net_balance { NET_STAY, NET_LEAST_SESSIONS };
+
 struct net_user {
 	const char *name, *secret;
 	const char *previous;           /* secret that is being replaced, or NULL ... */
@@ -46,6 +54,11 @@ struct net_target_conf {
 	unsigned chap_algs;             /* mask of 1 << alg */
 	const char *redirect;           /* "addr:port": logins are answered with "target moved", or NULL */
 	bool redirect_permanent;
+	enum net_balance balance;
+	const char *const *initiators;  /* names, or beginnings of names with a star; none = all */
+	unsigned ninitiators;
+	const struct net_range *clients; /* none = all */
+	unsigned nclients;
 	const uint16_t *tpgts;          /* portal groups it is reached through; NULL = all */
 	unsigned ntpgts;
 };

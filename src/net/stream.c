@@ -509,6 +509,10 @@ void stream_policy(struct net_conn *c)
 	struct iscsi_login_policy p = { .status = c->msg.status };
 	if (c->rules)
 		p = c->rules->policy;
+	if (c->msg.moved && c->rules) {
+		p.status = c->msg.moved;
+		p.redirect = c->msg.address;
+	}
 	p.why = c->msg.why;
 	p.now_s = time(NULL);
 	c->delay_ns = c->msg.delay_ns;

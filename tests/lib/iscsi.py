@@ -14,9 +14,9 @@ class Closed(ConnectionError):
 
 
 class LoginRefused(Exception):
-    def __init__(self, status):
+    def __init__(self, status, text=b""):
         super().__init__(f"login status {status:04x}")
-        self.status = status
+        self.status, self.text = status, text
 
 
 class ScsiError(Exception):
@@ -175,7 +175,7 @@ class Session:
             raise Closed(f"opcode {p.op:02x} during login")
         status = struct.unpack(">H", p.bhs[36:38])[0]
         if status:
-            raise LoginRefused(status)
+            raise LoginRefused(status, p.data)
         self.tsih = struct.unpack(">H", p.bhs[14:16])[0]
         got = dict(x.split("=", 1) for x in p.data.decode("utf-8", "replace").split("\0") if "=" in x)
         self.params.update(got)
