@@ -429,6 +429,7 @@ CASE(malformed, reads_nothing, "4.2.5.2", NEED_LUN, "an initiator that asks for 
 
 	for (uint32_t i = 0; i < n; i++)
 		send_req(c, req_read(k, 0, len / k->block));
+	c->deaf = true;
 	quiet(session(k, ""), 300); /* meanwhile nobody reads */
 	while (ended < n) {
 		struct pdu *p = next(c);

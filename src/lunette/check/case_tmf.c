@@ -338,7 +338,7 @@ static uint8_t tmf_2(struct conn *c, uint8_t fn, uint32_t ref, uint32_t ref_sn)
 	return r;
 }
 
-CASE(rfc7144, query_task, "RFC 7144 6.1.1, 6.2", NEED_WRITE, "QUERY TASK: 7 for a task that is there, 0 for one that is not")
+CASE(rfc7144, query_task, "RFC 7144 6.3, 6.4.2", NEED_WRITE, "QUERY TASK: 7 for a task that is there, 0 for one that is not")
 {
 	struct conn *c = level_2(k, waits);
 	struct pdu *p = waiting(c, 0);
@@ -352,7 +352,7 @@ CASE(rfc7144, query_task, "RFC 7144 6.1.1, 6.2", NEED_WRITE, "QUERY TASK: 7 for 
 	must(k, p->h[RSP_STATUS] == 0, "the task that was asked about: %s", pdu_words(c, p));
 }
 
-CASE(rfc7144, query_task_set, "RFC 7144 6.1.1, 6.2", NEED_WRITE, "QUERY TASK SET: 7 while this nexus has tasks, else 0")
+CASE(rfc7144, query_task_set, "RFC 7144 6.3, 6.4.2", NEED_WRITE, "QUERY TASK SET: 7 while this nexus has tasks, else 0")
 {
 	struct conn *c = level_2(k, waits);
 	uint8_t r = tmf_2(c, TMF_QUERY_TASK_SET, ISCSI_NO_TAG, 0);
@@ -365,7 +365,7 @@ CASE(rfc7144, query_task_set, "RFC 7144 6.1.1, 6.2", NEED_WRITE, "QUERY TASK SET
 	want_itt(c, ISCSI_SCSI_RSP, be32(p->h + BHS_ITT));
 }
 
-CASE(rfc7144, i_t_nexus_reset, "RFC 7144 6.1.1, SAM-5 6.3.4", NEED_WRITE | NEED_DISRUPT,
+CASE(rfc7144, i_t_nexus_reset, "RFC 7144 6.3, SAM-5 6.3.4", NEED_WRITE | NEED_DISRUPT,
 	"I_T NEXUS RESET ends this nexus' tasks and spares those of others")
 {
 	struct conn *c = level_2(k, waits), *d = session(k, waits);
@@ -380,7 +380,7 @@ CASE(rfc7144, i_t_nexus_reset, "RFC 7144 6.1.1, SAM-5 6.3.4", NEED_WRITE | NEED_
 	must(k, q->h[RSP_STATUS] == 0, "the other session's write: %s", pdu_words(d, q));
 }
 
-CASE(rfc7144, query_async_event, "RFC 7144 6.1.1, 6.2", NEED_DISRUPT,
+CASE(rfc7144, query_async_event, "RFC 7144 6.3, 6.4.2", NEED_DISRUPT,
 	"QUERY ASYNCHRONOUS EVENT: 7 while a unit attention waits, else 0")
 {
 	struct conn *c = level_2(k, ""), *d = session(k, "");
@@ -394,7 +394,7 @@ CASE(rfc7144, query_async_event, "RFC 7144 6.1.1, 6.2", NEED_DISRUPT,
 	must(k, x.status == 2 && x.key == 6, "the unit attention is gone: status %02x", x.status);
 }
 
-CASE(rfc7144, not_below_level_2, "RFC 7144 6.1.1", NEED_LUN, "without level 2 the functions 9 to 12 are refused")
+CASE(rfc7144, not_below_level_2, "RFC 7144 6.3", NEED_LUN, "without level 2 the functions 9 to 12 are refused")
 {
 	for (uint8_t fn = TMF_QUERY_TASK; fn <= TMF_QUERY_ASYNC; fn++) {
 		struct conn *c = session(k, "");
@@ -404,24 +404,24 @@ CASE(rfc7144, not_below_level_2, "RFC 7144 6.1.1", NEED_LUN, "without level 2 th
 	}
 }
 
-CASE(rfc7144, priority, "RFC 7144 4.1, 7.1.1", NEED_LUN, "commands of every priority are taken at level 2")
+CASE(rfc7144, priority, "RFC 7144 5.1.1, 7.1.1", NEED_LUN, "commands of every priority are taken at level 2")
 {
 	struct conn *c = level_2(k, "");
 
 	for (uint8_t pri = 0; pri < 16; pri++) {
 		struct req r = req_tur(k);
-		r.h[2] = pri;
+		r.h[2] = (uint8_t)(pri << 4);
 		struct result x = command(c, r, NULL);
 		good(c, &x, "TEST UNIT READY");
 	}
 }
 
-CASE(rfc7144, priority_ignored, "RFC 7144 4.1", NEED_LUN, "below level 2 the priority field is reserved and is passed over")
+CASE(rfc7144, priority_ignored, "RFC 7144 5.1.1", NEED_LUN, "below level 2 the priority field is reserved and is passed over")
 {
 	struct conn *c = session(k, "");
 	struct req r = req_tur(k);
 
-	r.h[2] = 5;
+	r.h[2] = 0x50;
 	struct result x = command(c, r, NULL);
 	good(c, &x, "TEST UNIT READY");
 }

@@ -71,6 +71,7 @@ struct pdu {
 	uint8_t *data;           /* a zero follows it */
 	uint32_t len;
 	bool     bad_digest;
+	struct pdu *next;        /* in its connection's inbox */
 };
 
 /* A PDU to send. put() fills lengths, digests and, unless set by hand, ITT, CmdSN and ExpStatSN. */
@@ -99,6 +100,8 @@ struct conn {
 	bool     hd, dd;         /* digests in force */
 	uint32_t recv_max;       /* we declared */
 	uint32_t send_max;       /* the target declared */
+	struct pdu *inbox, **inbox_end; /* received while the case waited for another connection */
+	bool     deaf;           /* do not read while the case waits for another connection */
 	bool     see_pings;      /* hand NOP-In of the target's own to the case instead of answering */
 	/* the login or text exchange that runs */
 	uint16_t status;         /* login status */

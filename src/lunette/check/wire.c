@@ -424,25 +424,79 @@ static bool answer_ping(struct conn *c, const struct pdu *p)
 	return true;
 }
 
+static struct pdu *take(struct conn *c)
+{
+	struct pdu *p = c->inbox;
+
+	if (!p)
+		return NULL;
+	c->inbox = p->next;
+	if (!c->inbox)
+		c->inbox_end = &c->inbox;
+	return p;
+}
+
+/* Whole PDUs go to the inbox; pings are answered. */
+static void sort(struct conn *c)
+{
+	struct pdu *p;
+
+	if (!c->inbox)
+		c->inbox_end = &c->inbox;
+	while ((p = parse(c)) != NULL) {
+		if (answer_ping(c, p))
+			continue;
+		*c->inbox_end = p;
+		c->inbox_end = &p->next;
+	}
+}
+
+/* Sleeps until one of the case's connections has something; others than c only in full feature phase, where a target may
+ * ask them for acknowledgments (4.2.2.3.3) before it answers on c. */
+static void listen_all(struct check *k, struct conn *c, int ms)
+{
+	struct pollfd f[CHECK_CONNS];
+	struct conn *of[CHECK_CONNS];
+	nfds_t n = 0;
+
+	for (unsigned i = 0; i < k->nconn; i++) {
+		struct conn *o = k->conn[i];
+		if (o->fd < 0 || o->closed || (o != c && (!o->full || o->deaf)))
+			continue;
+		of[n] = o;
+		f[n++] = (struct pollfd){ .fd = o->fd, .events = POLLIN };
+	}
+	if (poll(f, n, ms) <= 0)
+		return;
+	for (nfds_t i = 0; i < n; i++) {
+		if (!f[i].revents)
+			continue;
+		receive(of[i]);
+		if (of[i] != c)
+			sort(of[i]);
+	}
+}
+
+/* Parses one PDU at a time: what the case does with it may decide how the next is read. */
 struct pdu *poll_pdu(struct conn *c, int ms)
 {
 	uint64_t until = in_ms(ms);
 
 	for (;;) {
-		struct pdu *p = parse(c);
+		struct pdu *p = take(c);
+		if (p)
+			return p;
+		p = parse(c);
 		if (p && !answer_ping(c, p))
 			return p;
 		if (p)
 			continue;
 		if (c->closed || c->fd < 0)
 			return NULL;
-		struct pollfd f = { .fd = c->fd, .events = POLLIN };
 		int left = left_ms(c->k, until);
-		int n = poll(&f, 1, left);
-		if (n > 0)
-			receive(c);
-		else if (left == 0)
+		if (!left)
 			return NULL;
+		listen_all(c->k, c, left);
 	}
 }
 
