@@ -94,6 +94,8 @@ static void get_status(struct request *r)
 	if (a->conf.config)
 		json_object_set_new(o, "config", json_string(a->conf.config));
 	json_object_set_new(o, "portals", portals);
+	if (net_isns_state())
+		json_object_set_new(o, "isns", json_string(net_isns_state()));
 	json_object_set_new(o, "targets", t.out);
 	json_object_set_new(o, "counters", counters());
 	request_answer(r, MHD_HTTP_OK, o);

@@ -78,6 +78,8 @@ static void print_status(const json_t *o)
 		printf(" %s,%lld", text(p, "listen"), (long long)number(p, "group"));
 	printf("\nsessions %lld, logins %lld, refused %lld\n", (long long)number(n, "sessions"),
 		(long long)number(n, "logins_ok"), (long long)number(n, "logins_refused"));
+	if (json_object_get(o, "isns"))
+		printf("name server: %s\n", text(o, "isns"));
 	print_luns(json_object_get(o, "targets"));
 }
 

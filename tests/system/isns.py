@@ -153,6 +153,10 @@ class Daemon:
         with open(self.dir.name + "/log") as f:
             return f.read()
 
+    def status(self):
+        cli = os.path.join(os.path.dirname(DAEMON), "../lunette/lunette")
+        return subprocess.run([cli, "-S", self.dir.name + "/sock", "status"], capture_output=True, text=True, timeout=20).stdout
+
     def registered(self, times=1):
         until(lambda: self.text().count("isns registered") >= times, lambda: f"not registered {times} times: {self.text()[-400:]}")
 
@@ -183,6 +187,7 @@ def initiator_finds_targets():
     with NameServer(port) as n:
         with Daemon(base(port, p1, p2)) as d:
             d.registered()
+            need("name server: registered" in d.status(), d.status())
             i = Initiator(port)
             i.register()
             i.join(1)
