@@ -2,6 +2,8 @@
  * Jobs: changes of a logical unit's shared state, one at a time, on its home loop. A job that changes what commands
  * see publishes it: a round gives every loop its copy, with the unit attentions, before the job ends and so before
  * the status of the command that caused it. */
+#include <stdio.h>
+
 #include "scsi/priv.h"
 
 static void job_back(struct task *t)
@@ -70,6 +72,47 @@ void lu_job_end(struct lu_job *j)
 	next->task.run = job_turn; /* from the queue: jobs that fail at once do not pile up on the stack */
 	loop_defer(home, &next->task);
 }
+
+/* --- saving --- */
+
+static void save_back(struct task *t)
+{
+	struct lu_job *j = container_of(t, struct lu_job, task);
+	struct lu_save *s = &j->lu->save;
+
+	free(s->buf);
+	s->then(j, s->result);
+}
+
+/* The control thread is the only one that touches the store. */
+static void save_on_control(struct task *t)
+{
+	struct lu_job *j = container_of(t, struct lu_job, task);
+	const struct lu_store *st = j->lu->store;
+	struct lu_save *s = &j->lu->save;
+
+	s->result = st->save(st->ctx, j->lu->id, s->what, s->buf, s->len);
+	t->run = save_back;
+	loop_post(j->lu->home, t);
+}
+
+void lu_save(struct lu_job *j, const char *what, const void *buf, size_t len, void (*then)(struct lu_job *j, int result))
+{
+	struct lu_save *s = &j->lu->save;
+	void *copy = j->lu->store->save ? malloc(len + 1) : NULL;
+
+	if (!copy) {
+		then(j, j->lu->store->save ? -ENOMEM : 0);
+		return;
+	}
+	memcpy(copy, buf, len);
+	*s = (struct lu_save){ .buf = copy, .len = len, .then = then };
+	snprintf(s->what, sizeof(s->what), "%s", what);
+	j->task.run = save_on_control;
+	loop_post(scsi_control, &j->task);
+}
+
+/* --- publishing --- */
 
 void lu_snapshot(struct lu_loop *ll)
 {

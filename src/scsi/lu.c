@@ -224,6 +224,7 @@ static void lu_free(struct lu *lu)
 	tokens_free(lu);
 	alua_free(lu);
 	free(lu->sanitize);
+	free(lu->buffer);
 	free(lu->preventers);
 	free(lu->aca);
 	free(lu->name);
@@ -343,6 +344,7 @@ int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const
 	if (!r) {
 		lu->format = format_load(lu);
 		mode_load(lu);
+		ident_load(lu);
 		alua_load(lu);
 		lu_derive(lu);
 		r = lu_add_loops(lu) ? err_set(e, -ENOMEM, "out of memory") : 0;
@@ -407,6 +409,7 @@ static void close_leg(struct round_leg *leg, void *ctx)
 
 	if (leg->loop == lu->home) {
 		sanitize_stop(lu);
+		selftest_stop(lu);
 		tokens_revoke(lu);
 	}
 	list_for_each_safe(c, tmp, &lu_on(lu, leg->loop)->cmds, in_lu) /* what they wait for will not end here */
@@ -463,10 +466,10 @@ struct blk *lu_blk(struct lu *lu)
 
 void lu_stats(const struct lu *lu, struct lu_stats *ret)
 {
-	uint64_t sum[6] = { 0 };
+	uint64_t sum[LU_STATS] = { 0 };
 
 	for (unsigned i = 0; i < lu->nloops; i++)
-		for (unsigned k = 0; lu->ll[i] && k < 6; k++)
+		for (unsigned k = 0; lu->ll[i] && k < LU_STATS; k++)
 			sum[k] += __atomic_load_n(&lu->ll[i]->stat[k], __ATOMIC_RELAXED);
-	*ret = (struct lu_stats){ sum[0], sum[1], sum[2], sum[3], sum[4], sum[5] };
+	memcpy(ret, sum, sizeof(*ret));
 }

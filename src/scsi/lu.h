@@ -117,7 +117,12 @@ uint64_t lu_bytes(const struct lu *lu);
 struct blk *lu_blk(struct lu *lu);
 extern const struct lu_type lu_disk; /* lu_disk.c */
 
-struct lu_stats { uint64_t read_ops, write_ops, read_bytes, write_bytes, other_ops, errors; };
+/* errors: every CHECK CONDITION; of them those of the medium or the unit in reads, writes, verifies and other commands. */
+enum { LU_STATS = 10 };
+struct lu_stats {
+	uint64_t read_ops, write_ops, read_bytes, write_bytes, other_ops, errors;
+	uint64_t read_errors, write_errors, verify_errors, other_errors;
+};
 void lu_stats(const struct lu *lu, struct lu_stats *ret); /* any thread; sums per-loop counters */
 
 /* The target device: a name and a LUN map. */

@@ -25,7 +25,8 @@ enum {
 	UA_NEXUS_LOSS = UA(0x29, 0x07), UA_MEDIUM_CHANGED = UA(0x28, 0x00), UA_MODE_CHANGED = UA(0x2a, 0x01),
 	UA_CAPACITY_CHANGED = UA(0x2a, 0x09), UA_RESERVATIONS_RELEASED = UA(0x2a, 0x04),
 	UA_ACCESS_CHANGED = UA(0x2a, 0x06), UA_CLEARED = UA(0x2f, 0x00), UA_PROTOCOL_EVENT = UA(0x47, 0x7f),
-	UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_WAS_BUSY = UA(0x2c, 0x07), UA_WAS_FULL = UA(0x2c, 0x08),
+	UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_LOG_CHANGED = UA(0x2a, 0x02), UA_TIMESTAMP_CHANGED = UA(0x2a, 0x10),
+	UA_IDENTIFIER_CHANGED = UA(0x3f, 0x05), UA_WAS_BUSY = UA(0x2c, 0x07), UA_WAS_FULL = UA(0x2c, 0x08),
 	UA_WAS_CONFLICT = UA(0x2c, 0x09),
 	UA_INQUIRY_CHANGED = UA(0x3f, 0x03),
 };
@@ -45,6 +46,8 @@ enum { LU_NOT_READY = 1u << 0, LU_WRITE_PROTECT = 1u << 1, LU_RESERVED = 1u << 2
 	LU_ACA = 1u << 9 };
 enum { SCSI_NACA = 0x04 }; /* CONTROL byte, SAM-5 5.2 */
 struct scsi_optab;
+enum { SELFTESTS = 20, IDENT_KINDS = 2, IDENT_LABEL = 64, IDENT_MAX = 256 };
+struct selftest_log { bool used; uint8_t code, result; uint64_t lba; }; /* log page 10h */
 struct lu_pub {
 	uint64_t    nblk;         /* capacity, logical blocks */
 	struct blk *blk;          /* NULL: none attached */
@@ -67,6 +70,12 @@ struct lu_pub {
 	uint8_t     pi_type;      /* protection type that the unit is formatted with, 0 = none */
 	bool        pi_able;      /* the medium keeps tuples */
 	uint32_t    bs, pbs;      /* logical and physical block, bytes; bs changes at most on the first attach */
+	bool        space_known;  /* of the store below: see lu_space() */
+	uint64_t    space_used, space_free; /* bytes */
+	int64_t     clock_offset_ms; /* of REPORT TIMESTAMP against the machine's clock */
+	bool        clock_set;
+	struct lu_stats log_base; /* counters at the last reset by LOG SELECT */
+	struct selftest_log selftests[SELFTESTS]; /* newest first */
 	uint8_t     mode[MODE_PAGES_MAX][MODE_PAGE_MAX];  /* current values */
 	uint8_t     saved[MODE_PAGES_MAX][MODE_PAGE_MAX];
 };
@@ -104,7 +113,16 @@ struct lu_loop {
 	unsigned     ordered;        /* ORDERED commands in cmds */
 	unsigned     users;          /* task management, freezes: reasons to stay besides cmds */
 	uint64_t     seq;
-	uint64_t     stat[6];        /* in the order of struct lu_stats; written here, read anywhere */
+	uint64_t     stat[LU_STATS];       /* in the order of struct lu_stats; written here, read anywhere */
+};
+
+/* See lu_save(). */
+struct lu_save {
+	char     what[16];
+	void    *buf;
+	size_t   len;
+	int      result;
+	void   (*then)(struct lu_job *j, int result);
 };
 
 struct lu {
@@ -129,6 +147,10 @@ struct lu {
 	uint8_t         next_mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* of the MODE SELECT that runs */
 	struct sanitize *sanitize;    /* home: the one under way, NULL: none */
 	bool            sealed;       /* home: another takes its place; inherit.c */
+	struct selftest *selftest;    /* home: likewise */
+	struct scsi_buffer *buffer;   /* home: of READ BUFFER and WRITE BUFFER, made on first use */
+	struct { uint16_t len; uint8_t text[IDENT_MAX]; } ident[IDENT_KINDS]; /* home */
+	struct lu_save  save;         /* home: of the job that runs */
 	unsigned        control_jobs; /* control: jobs that it has under way */
 	bool            closing;      /* control */
 	void          (*gone)(void *ctx);
@@ -298,6 +320,9 @@ void lu_job_start_or(struct lu_job *j, struct lu *lu, struct loop *from, void (*
 	void (*sealed)(struct lu_job *j), void (*done)(struct lu_job *j));
 void lu_job_end(struct lu_job *j);     /* home */
 void lu_publish(struct lu_job *j);     /* home: copies lu->pub to every loop with j's unit attention, ends j */
+/* home, in a job: makes buf durable under that name of the unit, then goes on with the job. result: 0 or -errno; a unit
+ * without a store has nothing to save. */
+void lu_save(struct lu_job *j, const char *what, const void *buf, size_t len, void (*then)(struct lu_job *j, int result));
 void lu_snapshot(struct lu_loop *ll); /* in a leg: takes the unit's state over */
 void lu_derive(struct lu *lu);         /* home: pub's flags from its facts */
 /* Runs fn on the command's behalf once no frozen range overlaps c->off, c->len, and its task attribute lets it. */
@@ -439,6 +464,11 @@ void task_set_clear_aca(struct scsi_nexus *n, struct itl *itl);
 void scsi_abort_by(struct scsi_cmd *c, bool own);
 void lu_aca_end(struct lu *lu, uint64_t id); /* home; then publish */
 void lu_aca_end_all(struct lu *lu);
+
+/* --- ident.c, selftest.c --- */
+void ident_load(struct lu *lu); /* control thread, before the unit is in use */
+void selftest_stop(struct lu *lu); /* home */
+uint32_t selftest_sense(const struct lu_loop *ll, struct sense_extra *x); /* 0: none runs */
 
 /* --- sanitize.c --- */
 /* The gate while a SANITIZE is under way or has failed: refused it? */

@@ -332,12 +332,32 @@ static void count(struct lu_loop *ll, const struct scsi_cmd *c)
 	__atomic_store_n(&ll->stat[which], ll->stat[which] + 1, __ATOMIC_RELAXED);
 }
 
+static void bump(struct lu_loop *ll, unsigned which)
+{
+	__atomic_store_n(&ll->stat[which], ll->stat[which] + 1, __ATOMIC_RELAXED);
+}
+
+/* By struct lu_stats: reads, writes, verifies, others. */
+static unsigned error_counter(const struct scsi_cmd *c)
+{
+	uint32_t flags = c->op ? c->op->flags : 0;
+
+	if (flags & SCSI_WRITES)
+		return 7;
+	if (!(flags & SCSI_PR_READ) || !c->op->nblk.bytes)
+		return 9;
+	return flags & SCSI_BLOCKS ? 6 : 8;
+}
+
 /* What follows from a CHECK CONDITION comes first? */
 static bool check_condition(struct scsi_cmd *c)
 {
 	if (task_set_fault(c))
 		return true;
-	__atomic_store_n(&c->ll->stat[5], c->ll->stat[5] + 1, __ATOMIC_RELAXED);
+	bump(c->ll, 5);
+	uint8_t key = c->sense[0] & 2 ? c->sense[1] & 0x0f : c->sense[2] & 0x0f; /* descriptor: 72h */
+	if (key == 3 || key == 4)
+		bump(c->ll, error_counter(c));
 	return false;
 }
 

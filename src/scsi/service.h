@@ -11,4 +11,26 @@ enum sanitize_state { SANITIZE_NONE, SANITIZE_RUNNING, SANITIZE_FAILED };
 void sanitize_exec(struct scsi_cmd *c);
 int64_t sanitize_prepare(struct scsi_cmd *c);
 
+/* --- log.c --- */
+enum { SPACE_SHIFT = 20 }; /* one unit of a threshold set: a mebibyte */
+void log_sense(struct scsi_cmd *c);
+void log_select(struct scsi_cmd *c);
+
+/* --- selftest.c --- */
+void diag_send(struct scsi_cmd *c);
+void diag_receive(struct scsi_cmd *c);
+void selftest_result(const struct lu_loop *ll, unsigned i, uint8_t p[16]);
+void selftest_forget(struct lu *lu); /* home: the results but that of a test under way */
+
+/* --- ident.c --- */
+void ident_set(struct scsi_cmd *c);
+void ident_report(struct scsi_cmd *c);
+void ident_medium(struct scsi_cmd *c);
+void time_set(struct scsi_cmd *c);
+void time_report(struct scsi_cmd *c);
+
+/* --- buffer.c --- */
+void buffer_write(struct scsi_cmd *c);
+void buffer_read(struct scsi_cmd *c);
+
 #endif

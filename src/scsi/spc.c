@@ -121,6 +121,8 @@ void spc_request_sense(struct scsi_cmd *c)
 		sense = c->ll->pub.not_ready;
 	else
 		sense = sanitize_sense(c->ll, &x);
+	if (!sense && c->ll)
+		sense = selftest_sense(c->ll, &x);
 	if (!sense && c->ll && c->ll->pub.false_alarm)
 		sense = SENSE(0, 0x5d, 0xff); /* failure prediction threshold exceeded (false) */
 	scsi_reply_data(c, p, sense_fill(p, c->cdb[1] & 1, sense, &x));
