@@ -95,8 +95,18 @@ void copy_free(struct copy *k)
 	free(k);
 }
 
+bool copy_may_begin(struct scsi_cmd *c)
+{
+	if (c->nexus->ncopies < COPY_RESULTS && scsi_loop(c->loop)->ncopies < COPIES_MAX)
+		return true;
+	scsi_reply(c, SCSI_BUSY);
+	return false;
+}
+
 static void hold(struct copy *k, int by)
 {
+	k->c->nexus->ncopies += (unsigned)by;
+	scsi_loop(k->c->loop)->ncopies += (unsigned)by;
 	for (unsigned i = 0; i < k->nseg; i++) {
 		struct lu_loop *ll[2] = { k->seg[i].src, k->seg[i].dst };
 		for (unsigned j = 0; j < 2; j++) {

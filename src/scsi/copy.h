@@ -11,7 +11,8 @@ enum {
 	COPY_CSCDS_MAX = 16, COPY_SEGMENTS_MAX = 64, COPY_CSCD_LEN = 32, COPY_SEGMENT_BYTES = 64 << 20,
 	COPY_LISTS_MAX = COPY_CSCDS_MAX * COPY_CSCD_LEN + COPY_SEGMENTS_MAX * 32,
 	COPY_GRANULARITY = 9, /* log2 of bytes */
-	COPY_RESULTS = 16,    /* per nexus: operations under way and results that are kept */
+	COPY_RESULTS = 16,    /* per nexus: operations under way, and with them results that are kept */
+	COPIES_MAX = 128,     /* per loop: so its copies hold 64 MiB at most */
 	COPY_STEP = 512 << 10, COPY_STEP_IOV = COPY_STEP / 4096 + 2, /* a step through memory */
 	/* a step that moves nothing through memory begins so, and follows the time it takes; bytes */
 	COPY_LEAP_FIRST = 8 << 20, COPY_LEAP_MAX = 1 << 30,
@@ -94,6 +95,8 @@ struct copy {
 /* nseg segments to fill; NULL when memory is exhausted. */
 struct copy *copy_new(struct scsi_cmd *c, unsigned nseg);
 void copy_free(struct copy *k); /* that was not begun */
+/* May one more begin? Else the command has been answered BUSY. */
+bool copy_may_begin(struct scsi_cmd *c);
 /* Takes k over. Holds its units, and moves; in the background: the command ends GOOD now. */
 void copy_begin(struct copy *k, bool background);
 

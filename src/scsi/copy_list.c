@@ -337,6 +337,8 @@ static void begin(struct scsi_cmd *c, bool lid4)
 		scsi_reply(c, SCSI_GOOD);
 		return;
 	}
+	if (!copy_may_begin(c))
+		return;
 	bool fits = c->out_len == len && len <= LIST_MAX + 64u;
 	uint8_t *p = fits ? malloc(len) : NULL;
 	struct copy *k = p ? copy_new(c, COPY_SEGMENTS_MAX) : NULL;

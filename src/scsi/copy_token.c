@@ -364,7 +364,7 @@ static void open_token(struct use *u, const uint8_t *bytes, struct lu_loop *ll)
 
 void copy_use_token(struct scsi_cmd *c)
 {
-	uint8_t *p = get_list(c, HEAD_USE);
+	uint8_t *p = copy_may_begin(c) ? get_list(c, HEAD_USE) : NULL;
 	struct use *u = p ? calloc(1, sizeof(*u)) : NULL;
 	struct itl *unit;
 

@@ -202,6 +202,7 @@ struct scsi_nexus {
 	void       (*lost)(void *ctx, const uint8_t lun[8]);
 	void        *lost_ctx;
 	struct list  copies;          /* copy_result.node, oldest first; copy.h */
+	unsigned     ncopies;         /* copies under way */
 	unsigned     tmfs;            /* task management functions under way */
 	unsigned     next_lun;        /* closing: next LUN whose holds are released */
 	struct lu_loop *release;
@@ -232,6 +233,7 @@ struct scsi_loop {
 	unsigned         niov_free;
 	struct lu_freeze *freeze_free;
 	struct list      wait_free;
+	unsigned         ncopies;     /* under way: each may hold a step's memory */
 };
 extern struct scsi_loop *scsi_loops[LIM_LOOPS];
 extern struct loop *scsi_control;
