@@ -52,7 +52,7 @@ FAULTS = [
     ("an image file is not locked", "src/block/driver/filelock.c",
      "return fcntl(fd, F_OFD_SETLK, &l) < 0 ? -errno : 0;", "return l.l_len < 0 ? -errno : 0;"),
     ("a reinstated session's login does not wait for the old session's end", "src/net/home.c",
-     "if (old && !m->discovery) {", "if (old && m->discovery) {"),
+     "\tif (old) {\n\t\tlist_add_tail(&old->waiters", "\tif (0) {\n\t\tlist_add_tail(&old->waiters"),
     ("GET LBA STATUS calls a hole mapped", "src/scsi/sbc_range.c",
      "bool hole = e[i].kind == BLK_HOLE;", "bool hole = false;"),
 ]

@@ -128,17 +128,30 @@ static struct net_session *session_in(struct list *l, const struct net_msg *m, u
 	return NULL;
 }
 
-/* Also one of a target that is being removed: commands of the old session end before any of the new one begins. */
-static struct net_session *find_session(const struct net_msg *m, uint16_t tpgt)
+/* 7.4.2.1: discovery sessions of one initiator and ISID are apart when they came through different portals. */
+static struct net_session *discovery_session(const struct net_conn *c)
 {
+	const struct net_msg *m = &c->msg;
+	struct net_session *s;
+
+	list_for_each(s, &net.discovery, node)
+		if (s->portal_id == c->portal_id && !memcmp(s->isid, m->isid, 6) && !strcmp(s->initiator, m->initiator))
+			return s;
+	return NULL;
+}
+
+/* Also one of a target that is being removed: commands of the old session end before any of the new one begins. */
+static struct net_session *find_session(const struct net_conn *c)
+{
+	const struct net_msg *m = &c->msg;
 	struct net_session *s = NULL;
 	struct net_target *t;
 
 	if (m->discovery)
-		return session_in(&net.discovery, m, tpgt);
+		return discovery_session(c);
 	list_for_each(t, &net.targets, node)
 		if (!s && !strcmp(t->name, m->target))
-			s = session_in(&t->sessions, m, tpgt);
+			s = session_in(&t->sessions, m, c->tpgt);
 	return s;
 }
 
@@ -169,7 +182,7 @@ static void answer_policy(struct net_conn *c)
 	} else {
 		r->refs++;
 		m->rules = r;
-		if (t && !find_session(m, c->tpgt)) /* one that exists is reinstated here */
+		if (t && !find_session(c)) /* one that exists is reinstated here */
 			access_redirect(c, t);
 	}
 }
@@ -296,12 +309,12 @@ static bool answer_admit(struct net_conn *c)
 		m->status = LOGIN_REMOVED;
 		return true;
 	}
-	struct net_session *old = find_session(m, c->tpgt);
+	struct net_session *old = find_session(c);
 	if (m->tsih) {
 		join_session(c, old);
 		return true;
 	}
-	if (old && !m->discovery) {
+	if (old) {
 		list_add_tail(&old->waiters, &m->node);
 		session_kill_home(old);
 		return false;
