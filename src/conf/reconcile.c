@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "conf/disk.h"
+#include "conf/luns.h"
 #include "conf/portals.h"
 #include "conf/told.h"
 
@@ -37,6 +38,8 @@ struct server {
 	unsigned nindex;
 	struct timer tick;
 	unsigned pending; /* maps that the loops are taking over */
+	struct luns *luns;
+	bool resting; /* LUNs of the configuration whose numbers rest: since a start, when nobody can be asked */
 	struct conf was;  /* while units hand over to those that take their place */
 	unsigned inheriting;
 	bool started, stopping, announce, names_changed;
@@ -152,6 +155,10 @@ static void map_of(struct server *s, const struct conf_target *t, struct map *m)
 		struct disk *d = disk_find(s, l[i].volume);
 		if (!d)
 			continue;
+		if (luns_rest(s->luns, &s->conf, t, &l[i], store_now_s())) {
+			s->resting = true;
+			continue;
+		}
 		m->disk[m->n] = d;
 		m->lun[m->n++] = (uint16_t)strtoul(l[i].name, NULL, 10);
 		d->maps++;
@@ -593,12 +600,15 @@ static void announce(struct task *task)
 int server_apply(struct server *s, struct conf *c, struct err *e)
 {
 	struct conf old = s->conf;
+	struct err why = { 0 };
 	struct list fresh;
 
 	if (s->pending || s->announce || s->stopping)
 		return err_set(e, -EAGAIN, "the last change is still being published");
 	list_init(&fresh);
-	int r = disks_open(s, c, &fresh, e);
+	int r = s->started ? luns_check(s->luns, c, store_now_s(), e) : 0;
+	if (r == 0)
+		r = disks_open(s, c, &fresh, e);
 	if (r == 0)
 		r = targets_add(s, c, e);
 	if (r == 0 && s->started)
@@ -616,6 +626,9 @@ int server_apply(struct server *s, struct conf *c, struct err *e)
 	disks_index(s);
 	s->conf = *c;
 	*c = (struct conf){ 0 };
+	if (!s->started && luns_check(s->luns, &s->conf, store_now_s(), &why) < 0)
+		log_warn("LUN not served yet path=%s reason=\"%s\"", why.path, why.text);
+	luns_commit(s->luns, &s->conf, store_now_s());
 	inherited(s, 0);
 	return 0;
 }
@@ -655,6 +668,18 @@ static void settle(struct server *s)
 
 /* --- life --------------------------------------------------------------------------------------------- */
 
+/* Numbers that have rested long enough: their LUNs appear. */
+static void publish_rested(struct server *s)
+{
+	struct target *t, *tmp;
+
+	s->resting = false;
+	luns_commit(s->luns, &s->conf, store_now_s());
+	list_for_each_safe(t, tmp, &s->targets, node)
+		if (!t->removing)
+			target_publish(t);
+}
+
 static void tick(struct timer *t)
 {
 	struct server *s = container_of(t, struct server, tick);
@@ -662,6 +687,8 @@ static void tick(struct timer *t)
 	if (s->stopping)
 		return;
 	tick_disks(s, false);
+	if (s->resting && !s->pending && !s->announce)
+		publish_rested(s);
 	loop_timer_set(s->control, t, loop_now_ns(s->control) + TICK_NS);
 }
 
@@ -680,6 +707,11 @@ int server_new(struct server **ret, struct loop *control, struct store *store, c
 	list_init(&s->portals);
 	s->tick.fire = tick;
 	s->announce_task.run = announce;
+	s->luns = luns_load(store);
+	if (!s->luns) {
+		free(s);
+		return err_set(e, -ENOMEM, "out of memory");
+	}
 	loop_timer_set(control, &s->tick, loop_now_ns(control) + TICK_NS);
 	*ret = s;
 	return 0;
@@ -735,6 +767,7 @@ void server_free(struct server *s)
 	loop_timer_clear(s->control, &s->tick);
 	conf_free(&conf_root_type, &s->conf);
 	free(s->index);
+	luns_free(s->luns);
 	free(s);
 }
 

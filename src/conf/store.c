@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -25,7 +26,7 @@ struct claim { struct list node; int fd; char key[KEY_HEX + 1]; };
 
 struct store {
 	char *dir;
-	int volumes, lu; /* directory descriptors */
+	int root, volumes, lu; /* directory descriptors */
 	struct list claims;
 	struct lu_store ops;
 };
@@ -131,7 +132,7 @@ static int file_get(int dir, const char *name, void *body, size_t room)
 
 	if (fd < 0)
 		return -errno;
-	if (fstat(fd, &st) < 0 || st.st_size > BODY_MAX) {
+	if (fstat(fd, &st) < 0 || st.st_size > (off_t)(MAX((size_t)BODY_MAX, room) + HEAD + SUM)) {
 		close(fd);
 		return -EBADMSG;
 	}
@@ -265,6 +266,41 @@ static int store_save(void *ctx, const uint8_t id[ID_BYTES], const char *what, c
 	if (r < 0)
 		log_error("state not saved dir=%s what=%s reason=\"%s\"", s->dir, what, strerror(-r));
 	return r;
+}
+
+/* --- files of the server's own ------------------------------------------------------------------------ */
+
+enum { OWN_MAX = 64 << 20 };
+
+int store_put(struct store *s, const char *name, const void *body, size_t len)
+{
+	return len > OWN_MAX ? -EMSGSIZE : file_put(s->root, name, body, len);
+}
+
+int store_get(struct store *s, const char *name, char **ret)
+{
+	struct stat st;
+
+	if (fstatat(s->root, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (st.st_size > OWN_MAX + HEAD + SUM)
+		return -EMSGSIZE;
+	char *p = malloc((size_t)st.st_size + 1);
+	int r = p ? file_get(s->root, name, p, (size_t)st.st_size) : -ENOMEM;
+	if (r == -EBADMSG)
+		log_error("state damaged file=%s/%s", s->dir, name);
+	if (r < 0) {
+		free(p);
+		return r;
+	}
+	p[r] = 0;
+	*ret = p;
+	return r;
+}
+
+int64_t store_now_s(void)
+{
+	return time(NULL);
 }
 
 /* --- claims ------------------------------------------------------------------------------------------- */
@@ -437,17 +473,20 @@ int store_open(struct store **ret, const char *dir, struct loop *control, struct
 
 	if (!s)
 		return err_set(e, -ENOMEM, "out of memory");
-	s->volumes = s->lu = -1;
+	s->root = s->volumes = s->lu = -1;
 	list_init(&s->claims);
 	s->ops = (struct lu_store){ store_identity, store_load, store_save, s, control };
 	s->dir = dir ? strdup(dir) : dirs_state();
 	int r = s->dir ? open_sub(s->dir, "volumes", &s->volumes, e) : err_set(e, -ENOMEM, "out of memory");
 	if (r == 0)
 		r = open_sub(s->dir, "lu", &s->lu, e);
+	if (r == 0)
+		r = open_sub(s->dir, ".", &s->root, e);
 	if (r < 0) {
 		store_close(s);
 		return r;
 	}
+	sweep(s->root);
 	sweep(s->volumes);
 	sweep(s->lu);
 	*ret = s;
@@ -460,6 +499,8 @@ void store_close(struct store *s)
 		return;
 	while (!list_empty(&s->claims))
 		claim_drop(list_first(&s->claims, struct claim, node));
+	if (s->root >= 0)
+		close(s->root);
 	if (s->volumes >= 0)
 		close(s->volumes);
 	if (s->lu >= 0)

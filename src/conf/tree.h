@@ -58,6 +58,7 @@ struct conf_server {
 	uint64_t cores; /* 0 = one per CPU that the process may use */
 	uint64_t loop;  /* enum conf_loop */
 	char *state, *socket;
+	uint64_t lun_rest_ns;
 	uint64_t max_connections, max_per_client; /* 0 = by the limit of open files; half of that */
 	uint64_t login_delay_ns;
 };
@@ -97,6 +98,7 @@ struct conf_path { char *name; uint64_t access; bool preferred; }; /* name: port
 struct conf_lun {
 	char *name; /* the number in decimal */
 	char *volume;
+	bool reuse; /* the number may have been another disk's a moment ago */
 	struct conf_list paths; /* struct conf_path: this LUN's, in place of its target's */
 };
 

@@ -26,6 +26,8 @@ static const struct conf_field server_fields[] = {
 		"Directory that keeps disk identities and saved mode pages. Read at start."),
 	FIELD(conf_server, socket, "socket", CONF_TEXT, NULL, NULL, NULL,
 		"Path of the control socket. Read at start."),
+	FIELD(conf_server, lun_rest_ns, "lun-rest", CONF_TIME, "10min", NULL, "1000h",
+		"How long a LUN number that a disk gave up is not another disk's, which initiators would take for the first."),
 	FIELD(conf_server, max_connections, "max-connections", CONF_UINT, NULL, NULL, "1000000",
 		"Connections of all clients; 0 means as many as the limit of open files leaves."),
 	FIELD(conf_server, max_per_client, "max-connections-per-client", CONF_UINT, NULL, NULL, "1000000",
@@ -235,6 +237,8 @@ static const struct conf_type path_type = {
 static const struct conf_field lun_fields[] = {
 	{ .name = "volume", .kind = CONF_TEXT, .flags = CONF_REQUIRED, .at = offsetof(struct conf_lun, volume),
 	  .help = "Name of the volume." },
+	FIELD(conf_lun, reuse, "reuse", CONF_BOOL, "off", NULL, NULL,
+		"Take the number even if it was another disk's until lately (lun-rest): no initiator has it in use."),
 	{ 0 },
 };
 static const struct conf_link lun_links[] = {

@@ -440,7 +440,7 @@ static void add_target(struct flags *f)
 	for (unsigned i = 0; i < f->ndisks; i++) {
 		snprintf(key, sizeof(key), "%u", i);
 		snprintf(vol, sizeof(vol), "lun%u", i);
-		json_object_set_new(member(t, "luns", false), key, json_string(vol));
+		json_object_set_new(member(t, "luns", false), key, json_pack("{sssb}", "volume", vol, "reuse", 1));
 	}
 	if (f->chap_user)
 		json_object_set_new(t, "users", json_pack("[s]", f->chap_user));

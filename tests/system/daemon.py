@@ -447,7 +447,7 @@ def reload_hung():
             write(t, base(port))
             d.hup()
             c = base(port)
-            c["targets"][B] = {"luns": {"0": "two"}}
+            c["targets"][B] = {"luns": {"0": {"volume": "two", "reuse": True}}}
             write(t, c)
             d.hup()
             n = session(port, B)
@@ -538,6 +538,9 @@ def reload_ram():
             need(s.read(4, 1) == b"x" * 512, "the data is gone")
             c["volumes"]["bigger"] = c["volumes"].pop("one")
             c["targets"][A]["luns"]["0"] = "bigger"
+            write(t, c)
+            d.hup("this number was another disk's until lately")
+            c["targets"][A]["luns"]["0"] = {"volume": "bigger", "reuse": True}
             write(t, c)
             d.hup()
             need(session(port).capacity()[0] == (32 << 20) // 512 - 1, "the new disk is not there")
