@@ -83,7 +83,9 @@ int  iscsi_text_next(struct iscsi_text *t, uint32_t *pos, char **key, char **val
 /* Appends "key=value\0". */
 int  iscsi_text_put(struct iscsi_text *t, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Names, RFC 7143 4.2.7: checks and normalizes (case fold) in place. 0 or -EINVAL with the reason in *why. */
+/* What RFC 3722 makes of a character beyond ASCII; 0 = refused. prep.c. */
+uint32_t iscsi_prep(uint32_t c);
+/* Names, RFC 7143 4.2.7: checks and normalizes in place. 0 or -EINVAL with the reason in *why. */
 int iscsi_name_check(char *name, const char **why);
 
 #endif

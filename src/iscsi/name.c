@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * iSCSI names, RFC 7143 4.2.7: check and normalize. ASCII letters are folded to lower case; ASCII characters
- * that the stringprep profile of RFC 3722 prohibits are refused. Beyond ASCII the name must be valid UTF-8 and is
- * kept byte for byte: no Unicode folding or normalization is done, so two such names are equal only when
- * their bytes are. */
+ * iSCSI names, RFC 7143 4.2.7: check and normalize by the stringprep profile of RFC 3722, as far as prep.c knows it. What
+ * it does not know is refused, so that two names are equal exactly when their bytes are. */
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -33,22 +31,53 @@ static unsigned utf8_len(const unsigned char *p)
 	return n;
 }
 
-/* 4.2.7.2: of ASCII only letters, digits, dash, dot and colon. */
+static uint32_t utf8_get(const unsigned char *p, unsigned n)
+{
+	uint32_t c = n == 2 ? p[0] & 0x1f : n == 3 ? p[0] & 0x0f : p[0] & 0x07;
+
+	for (unsigned i = 1; i < n; i++)
+		c = c << 6 | (p[i] & 0x3f);
+	return c;
+}
+
+/* c is below U+10000. Returns the number of bytes. */
+static unsigned utf8_put(unsigned char *p, uint32_t c)
+{
+	if (c < 0x80) {
+		p[0] = (unsigned char)c;
+		return 1;
+	}
+	if (c < 0x800) {
+		p[0] = (unsigned char)(0xc0 | c >> 6);
+		p[1] = (unsigned char)(0x80 | (c & 0x3f));
+		return 2;
+	}
+	p[0] = (unsigned char)(0xe0 | c >> 12);
+	p[1] = (unsigned char)(0x80 | (c >> 6 & 0x3f));
+	p[2] = (unsigned char)(0x80 | (c & 0x3f));
+	return 3;
+}
+
+/* 4.2.7.2: of ASCII only letters, digits, dash, dot and colon; beyond it what prep.c knows, which never grows. */
 static const char *fold(char *name)
 {
-	for (unsigned char *p = (unsigned char *)name; *p;) {
-		unsigned n = 1;
+	unsigned char *p = (unsigned char *)name, *to = p;
 
-		if (*p >= 'A' && *p <= 'Z')
-			*p |= 32;
-		else if (*p >= 0x80)
-			n = utf8_len(p);
-		else if (!is_digit((char)*p) && !(*p >= 'a' && *p <= 'z') && !strchr("-.:", *p))
-			return "it has a character that iSCSI names may not have";
+	while (*p) {
+		unsigned n = *p < 0x80 ? 1 : utf8_len(p);
 		if (!n)
 			return "it is not valid UTF-8";
+		uint32_t c = n == 1 ? *p : iscsi_prep(utf8_get(p, n));
+		if (c >= 'A' && c <= 'Z')
+			c |= 32;
+		if (!c)
+			return "beyond ASCII it may have letters of some scripts only, each as one character; write it in ASCII";
+		if (c < 0x80 && !is_digit((char)c) && !(c >= 'a' && c <= 'z') && !strchr("-.:", (int)c))
+			return "it has a character that iSCSI names may not have";
+		to += utf8_put(to, c);
 		p += n;
 	}
+	*to = 0;
 	return NULL;
 }
 
