@@ -255,7 +255,13 @@ static struct lu_freeze *freeze_new(struct lu_loop *ll, const struct lu_range ra
 	*fz = (struct lu_freeze){ .ll = ll, .lu = ll->lu, .pool = ll->loop, .range = { range[0], range[1] },
 		.granted = granted, .task.run = home_request };
 	ll->users++;
-	scsi_send(ll->loop, ll->lu->home, &fz->task); /* runs later: the caller completes fz */
+	return fz;
+}
+
+/* Once it is complete: home is another thread. */
+static struct lu_freeze *freeze_send(struct lu_freeze *fz)
+{
+	scsi_send(fz->pool, fz->lu->home, &fz->task);
 	return fz;
 }
 
@@ -265,9 +271,10 @@ struct lu_freeze *lu_freeze(struct lu_loop *ll, uint64_t off, uint64_t len, stru
 	struct lu_range range[2] = { { off, len, FREEZE_ALL } };
 	struct lu_freeze *fz = freeze_new(ll, range, granted);
 
-	if (fz)
-		fz->own = own;
-	return fz;
+	if (!fz)
+		return NULL;
+	fz->own = own;
+	return freeze_send(fz);
 }
 
 struct lu_freeze *lu_freeze_ranges(struct lu_loop *ll, const struct lu_range range[2], void *ctx,
@@ -275,9 +282,10 @@ struct lu_freeze *lu_freeze_ranges(struct lu_loop *ll, const struct lu_range ran
 {
 	struct lu_freeze *fz = freeze_new(ll, range, granted);
 
-	if (fz)
-		fz->ctx = ctx;
-	return fz;
+	if (!fz)
+		return NULL;
+	fz->ctx = ctx;
+	return freeze_send(fz);
 }
 
 struct lu_freeze *lu_lease(struct lu_loop *ll, uint64_t off, uint64_t len, uint64_t id, void *ctx,
@@ -291,7 +299,7 @@ struct lu_freeze *lu_lease(struct lu_loop *ll, uint64_t off, uint64_t len, uint6
 	fz->lease = id;
 	fz->ctx = ctx;
 	fz->broken = broken;
-	return fz;
+	return freeze_send(fz);
 }
 
 void *lu_freeze_ctx(const struct lu_freeze *fz)

@@ -247,11 +247,11 @@ static inline void bed_stop(void)
 	bed_settle();
 	scsi_target_free(bed.target);
 	scsi_fini();
+	work_fini(); /* first: a worker may still be about to wake a loop */
 	for (unsigned i = 0; i < loop_group.n; i++)
 		loop_free(loop_group.loop[i]);
 	loop_free(bed.control);
 	loop_group.n = 0;
-	work_fini();
 	integrity_fini();
 	page_arena_fini();
 }

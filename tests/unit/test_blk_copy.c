@@ -278,8 +278,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+	work_fini(); /* first: a worker may still be about to wake the loop */
 	loop_free(loop);
-	work_fini();
 	page_arena_fini();
 	return 0;
 }
