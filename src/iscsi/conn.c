@@ -137,7 +137,8 @@ void conn_close(struct iscsi_conn *c, const char *why)
 
 void conn_violation(struct iscsi_conn *c, const char *why)
 {
-	struct iscsi_ctl *k = tx_reject(c, REJECT_PROTOCOL, c->bhs);
+	bool data = (c->bhs[BHS_OPCODE] & OP_MASK) == ISCSI_DATA_OUT; /* its tags, offsets or lengths: 11.17.1, note 2 */
+	struct iscsi_ctl *k = tx_reject(c, data ? REJECT_INVALID_PDU : REJECT_PROTOCOL, c->bhs);
 
 	if (!k)
 		return;

@@ -534,12 +534,51 @@ void targets_free(void)
 	}
 }
 
+/* 11.9.1, event 4: sessions that exist are asked for a text exchange, in which the new limit is declared. */
+struct declare { char target[LIM_ISCSI_NAME + 1]; uint32_t max_recv_segment; };
+
+static void declare_leg(struct round_leg *leg, void *ctx)
+{
+	const struct declare *d = ctx;
+	struct net_session *s;
+	struct net_conn *c, *tmp;
+
+	list_for_each(s, &net.loops[loop_index(leg->loop)].sessions, on_loop) {
+		if (!s->iscsi || s->ending || strcmp(iscsi_session_params(s->iscsi)->target, d->target))
+			continue;
+		list_for_each_safe(c, tmp, &s->conns, in_session) {
+			if (c->dead)
+				continue;
+			iscsi_conn_declare(c->engine, d->max_recv_segment, TEXT_S);
+			stream_pump(c);
+		}
+	}
+	round_leg_done(leg);
+}
+
+static void declared(void *ctx)
+{
+	free(ctx);
+}
+
+static void declare(const struct net_target *t)
+{
+	struct declare *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return; /* out of memory: they keep what they have */
+	snprintf(d->target, sizeof(d->target), "%s", t->name);
+	d->max_recv_segment = t->rules->offer.max_recv_segment;
+	round_start(net.home, declare_leg, declared, d);
+}
+
 static void run_target_set(struct task *task)
 {
 	struct target_msg *m = container_of(task, struct target_msg, task);
 	struct net_target *old = find_target(m->t->name);
 
 	if (old && !old->gone) {
+		bool other = old->rules->offer.max_recv_segment != m->t->rules->offer.max_recv_segment;
 		rules_put(old->rules);
 		free(old->tpgts);
 		old->rules = m->t->rules;
@@ -547,6 +586,8 @@ static void run_target_set(struct task *task)
 		old->ntpgts = m->t->ntpgts;
 		old->device = m->t->device;
 		free(m->t);
+		if (other)
+			declare(old);
 	} else {
 		list_add_tail(&net.targets, &m->t->node);
 	}

@@ -28,6 +28,7 @@ enum {
 	WINDOW_MAX = 128,         /* commands of one session in flight: what deep queues of initiators use ... */
 	WINDOW_MIN = 4,           /* ... and what is left of it when sessions are many or memory is little */
 	BUDGET_SHARE = 4,         /* data in flight may take a quarter of the memory */
+	TEXT_S = 3,               /* how long an initiator has to begin a text exchange when it was asked to */
 	LOGOUT_NS = 1000000000,   /* how long an initiator has to log out when it was asked to, ... */
 	SETTLE_NS = 250000000,    /* (what it had sent by then to arrive and be rejected) */
 	QUIESCE_NS = 1000000000,  /* ... its commands to end when it does not, ... */

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Where logins are sent and what discovery shows (RFC 7143 11.13.5, 13.8, appendix C): redirection by portal and by load, targets
 for some initiators, addresses and users."""
-import json, os, sys, tempfile
+import json, os, struct, sys, tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
@@ -118,8 +118,31 @@ def for_users():
             need(targets(port, user="bob", secret=users["bob"]) == [A + "2", B], "bob")
 
 
+def limit_changes():
+    """A change of max-recv-segment is told to sessions that exist: event 4, then a declaration in their text exchange (11.9.1, 13.12)."""
+    port = h.free_port()
+    with tempfile.TemporaryDirectory() as d:
+        def targets_with(n):
+            return {A: {"luns": {"0": "one"}, "max-recv-segment": n}}
+        with Daemon("--config", conf(d, portals=[f"127.0.0.1:{port}"], targets=targets_with("64KiB"))) as s:
+            c = session(port)
+            need(c.params["MaxRecvDataSegmentLength"] == "65536", str(c.params))
+            conf(d, portals=[f"127.0.0.1:{port}"], targets=targets_with("128KiB"))
+            s.hup()
+            p = c.next()
+            need(p.op == iscsi.ASYNC and p.bhs[36] == 4, f"opcode {p.op:#x}")
+            c.send(iscsi.TEXT, 0x80, lun=bytes(8), words=struct.pack(">III", 0xffffffff, c.cmdsn, c.expstatsn))
+            c.cmdsn += 1
+            p = c.next()
+            need(p.op == iscsi.TEXT_RSP and p.data == b"MaxRecvDataSegmentLength=131072\0", f"{p.op:#x} {p.data}")
+            c.max_xmit = 131072
+            c.write(0, b"z" * 200000 + bytes(200704 - 200000))
+            need(c.read(0, 1) == b"z" * 512, "data")
+            c.logout()
+
+
 def main():
-    for fn in (portal_redirect, least_sessions, for_some, for_users):
+    for fn in (portal_redirect, least_sessions, for_some, for_users, limit_changes):
         if all(w in fn.__name__ for w in argv[1:]):
             rep.case(fn.__name__.replace("_", "-"), fn)
     sys.exit(rep.status())

@@ -473,6 +473,28 @@ static void test_reject_reasons(void **state)
 	}
 }
 
+/* Proves that data for a tag that is not outstanding, or beyond what was asked for, is an invalid field (11.17.1, note 2), and ends a
+ * connection at level 0. */
+static void test_reject_data(void **state)
+{
+	static const struct { uint32_t ttt_off, offset, len; } rows[] = { { 1, 0, 512 }, { 0, 4096, 512 }, { 0, 0, 8192 } };
+	static const uint8_t data[8192];
+	uint32_t itt;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint8_t out[48] = { ISCSI_DATA_OUT, FLAG_FINAL };
+		OPEN(&d, SOLICITED);
+		uint32_t ttt = write_waits(&d, &itt);
+		put_be32(out + BHS_ITT, itt);
+		put_be32(out + BHS_TTT, ttt + rows[i].ttt_off);
+		put_be32(out + DATA_OFFSET, rows[i].offset);
+		duplex_send(&d, out, data, rows[i].len);
+		assert_int_equal(want(&d, ISCSI_REJECT)[REJECT_REASON], REJECT_INVALID_PDU);
+		assert_true(d.closed);
+		duplex_close(&d);
+	}
+}
+
 /* Proves the Rejects that say "later" or "no room": a second text (0x07), a text that never ends (0x0a), immediate requests
  * beyond the bound (0x06). */
 static void test_reject_resources(void **state)
@@ -661,6 +683,7 @@ int main(void)
 		cmocka_unit_test(test_waits_in_vain), cmocka_unit_test(test_fast_abort), cmocka_unit_test(test_third_party),
 		cmocka_unit_test(test_waits_for_commands), cmocka_unit_test(test_async_messages),
 		cmocka_unit_test(test_text_exchange), cmocka_unit_test(test_declare), cmocka_unit_test(test_reject_reasons),
+		cmocka_unit_test(test_reject_data),
 		cmocka_unit_test(test_reject_resources), cmocka_unit_test(test_waiting_for_logout),
 		cmocka_unit_test(test_fence), cmocka_unit_test(test_event5_own_session),
 	};
