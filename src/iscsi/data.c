@@ -29,6 +29,8 @@ static void task_done(struct scsi_cmd *m)
 		list_del(&t->starved);
 		if (c->rx_task != t)
 			task_put(t);
+	} else if (t->discarded) {
+		task_put(t);
 	} else {
 		t->finished = true;
 		if (!draining(t))
@@ -408,10 +410,54 @@ static void data_arrived(struct iscsi_conn *c, struct iscsi_task *t, bool ok)
 		advance(t);
 }
 
+static void unhold_task(struct iscsi_session *s, struct iscsi_task *t)
+{
+	struct held *h, *tmp;
+
+	list_for_each_safe(h, tmp, &s->held, node) {
+		if (h->task != t)
+			continue;
+		session_unhold(s, h);
+		free(h);
+	}
+	task_put(t);
+}
+
+/* 7.8, 7.3: a command whose immediate data is broken is discarded: it ends without a word, and its CmdSN counts as not
+ * received. False: a later one was taken since, so that a retry would vanish. */
+static bool discard(struct iscsi_conn *c, struct iscsi_task *t)
+{
+	struct iscsi_session *s = c->session;
+	bool held = t->state == TASK_HELD;
+
+	if (!held && !t->immediate && s->exp_cmd_sn != t->cmd_sn + 1)
+		return false;
+	c->rx_task = NULL;
+	tx_reject(c, REJECT_DATA_DIGEST, c->bhs);
+	if (held) {
+		unhold_task(s, t);
+		return true;
+	}
+	if (!t->immediate)
+		s->exp_cmd_sn = t->cmd_sn;
+	session_unhash(s, t); /* the retry has the same tag */
+	list_del(&t->starved);
+	t->discarded = true;
+	if (t->finished) {
+		task_put(t);
+	} else if (t->cmd.state == SCSI_CMD_WAIT_DATA) {
+		t->state = TASK_EXEC;
+		scsi_fail(&t->cmd, 0x0b, 0x47, 0x05); /* for SCSI's own state; task_done() drops it */
+	}
+	return true;
+}
+
 void data_cmd_end(struct iscsi_conn *c, bool ok)
 {
-	if (c->rx_task)
-		data_arrived(c, c->rx_task, ok);
+	struct iscsi_task *t = c->rx_task;
+
+	if (t && (ok || t->dead || !discard(c, t)))
+		data_arrived(c, t, ok);
 }
 
 /* Checks a Data-Out PDU against the sequence it says to belong to; NULL = fine. */

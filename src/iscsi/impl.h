@@ -85,6 +85,7 @@ struct iscsi_task {
 	enum task_state       state;
 	bool                  hashed, immediate, counted;
 	bool                  finished;  /* scsi's done() ran; waits for sequences to drain */
+	bool                  discarded; /* its immediate data were broken: it ends without a word (7.8) */
 	bool                  poisoned;  /* bad data arrived: fail once drained */
 	bool                  stopping;  /* a task management function is about to end it: no new R2T */
 	bool                  told;      /* of request_tmf.c, within one call */
@@ -183,6 +184,7 @@ struct iscsi_conn {
 	uint32_t              declare;    /* our MaxRecvDataSegmentLength, to be told in the next exchange; 0 = told */
 	bool                  deaf;       /* nothing more is read: about to close */
 	bool                  login_wait; /* the host has not answered yet */
+	bool                  silent;     /* a Logout Response was its last word (11.14) */
 	bool                  logged_out; /* its end is no surprise to the initiator */
 	bool                  no_commands; /* a discovery session, or it shall log out: SCSI commands are rejected */
 

@@ -89,7 +89,7 @@ struct iscsi_task *task_get(struct iscsi_conn *c)
 	t->conn = c;
 	t->session = c->session;
 	t->state = TASK_DATA;
-	t->immediate = t->hashed = t->counted = t->finished = t->poisoned = t->dead = t->unsol = t->stopping = t->told = false;
+	t->immediate = t->hashed = t->counted = t->finished = t->poisoned = t->discarded = t->dead = t->unsol = t->stopping = t->told = false;
 	t->got = t->have = t->unsol_end = t->unsol_sn = 0;
 	t->r2t_off = t->r2t_sn = t->r2t_head = t->r2t_n = 0;
 	t->seg = 0;

@@ -275,12 +275,16 @@ static bool plug_missing(struct iscsi_conn *c, const uint8_t *h)
 static bool refers_to_tmf(const struct iscsi_conn *c, const uint8_t *h)
 {
 	uint32_t ref = be32(h + TMF_REF_TAG);
+	const struct held *w;
 	const struct tmf *f;
 
 	if (ref == be32(h + BHS_ITT))
 		return true;
 	list_for_each(f, &c->tmfs, node)
 		if (f->itt == ref)
+			return true;
+	list_for_each(w, &c->session->held, node) /* or waits for its turn */
+		if (w->conn && !w->task && (w->bhs[BHS_OPCODE] & OP_MASK) == ISCSI_TMF_REQ && be32(w->bhs + BHS_ITT) == ref)
 			return true;
 	return false;
 }

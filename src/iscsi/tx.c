@@ -133,6 +133,7 @@ static void emit_ctl(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_ctl
 	list_add_tail(&b->ctls, &k->tx.node);
 	if (k->after == AFTER_FENCE)
 		fence_emitted(c);
+	c->silent |= k->after == AFTER_LOGOUT;
 	if (k->after == AFTER_FULL_FEATURE && c->state == CONN_LOGIN) {
 		c->state = CONN_FFP; /* all that follows carries the digests that were agreed */
 		c->header_digest = c->params.header_digest;
@@ -303,9 +304,9 @@ static bool room_for(const struct iscsi_txb *b, uint32_t segs)
 
 static void fill(struct iscsi_conn *c, struct iscsi_txb *b)
 {
-	while (!list_empty(&c->ctlq) && room_for(b, 4))
+	while (!c->silent && !list_empty(&c->ctlq) && room_for(b, 4))
 		emit_ctl(c, b, list_first(&c->ctlq, struct iscsi_ctl, tx.node));
-	while (!list_empty(&c->dataq)) {
+	while (!c->silent && !list_empty(&c->dataq)) {
 		struct txitem *x = list_first(&c->dataq, struct txitem, node);
 		struct iscsi_task *t = container_of(x, struct iscsi_task, tx);
 		if (x->ctl) {
@@ -353,7 +354,7 @@ int iscsi_tx(struct iscsi_conn *c, struct iovec **ret_iov)
 	struct iscsi_txb *b = c->txb;
 
 	if (!b || !b->left) {
-		if (list_empty(&c->ctlq) && list_empty(&c->dataq)) {
+		if (c->silent || (list_empty(&c->ctlq) && list_empty(&c->dataq))) {
 			if (b)
 				txb_put(c->pool, b);
 			c->txb = NULL;

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Plants faults in the target's engine one after the other and runs `lunette check` against each: a suite that only
+agrees with us proves nothing. Writes its part of docs/faults.md. Shares the workings of mutate.py.
+
+  mutate_check.py [-n NUMBER]... [--dry]"""
+import argparse, json, os, shutil, sys, tempfile, time
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "tests", "lib")]
+import mutate, harness as h
+
+FAULTS = [
+    ("an R2T takes a StatSN of its own", "src/iscsi/tx.c",
+     "put_numbers(c, h, k->sn == CTL_STAT_SN);", "put_numbers(c, h, true);"),
+    ("DataSN does not go up", "src/iscsi/tx.c",
+     "put_be32(h + DATA_SN, t->data_sn++);", "put_be32(h + DATA_SN, t->data_sn);"),
+    ("a Data-In sequence has no F at its end, but the last", "src/iscsi/tx.c",
+     "if (last || !t->burst_left)", "if (last)"),
+    ("the initiator's MaxRecvDataSegmentLength is ignored in Data-In", "src/iscsi/tx.c",
+     "MIN(left, MIN(c->params.max_xmit_segment, (uint32_t)TX_PDU_BYTES))", "MIN(left, (uint32_t)TX_PDU_BYTES)"),
+    ("an underflow of a read is counted, but not flagged", "src/iscsi/tx.c",
+     "return *ret ? RSP_UNDERFLOW : 0;", "return 0;"),
+    ("the data digest of padded data leaves out the padding", "src/iscsi/tx.c",
+     "put_le32(p + pad, crc32c(crc, zero, pad));", "put_le32(p + pad, crc);"),
+    ("a Reject does not advance StatSN", "src/iscsi/tx.c",
+     "tx_ctl(c, ISCSI_REJECT, CTL_STAT_SN)", "tx_ctl(c, ISCSI_REJECT, CTL_NEXT_STAT_SN)"),
+    ("R2TSN begins with 1", "src/iscsi/data.c",
+     "put_be32(k->bhs + R2T_SN, t->r2t_sn++);", "put_be32(k->bhs + R2T_SN, ++t->r2t_sn);"),
+    ("an R2T may ask for twice MaxBurstLength", "src/iscsi/data.c",
+     "s->params.max_burst) };", "2 * s->params.max_burst) };"),
+    ("the target transfer tag of Data-Out is not looked at", "src/iscsi/data.c",
+     "be32(h + BHS_TTT) != r->ttt)", "r->ttt == ISCSI_NO_TAG)"),
+    ("the offset of solicited Data-Out is not looked at", "src/iscsi/data.c",
+     "if (be32(h + DATA_SN) != r->data_sn++ || be32(h + DATA_OFFSET) != t->got)", "if (be32(h + DATA_SN) != r->data_sn++)"),
+    ("Data-Out is taken on any connection of the session", "src/iscsi/data.c",
+     "if (!t || t->conn != c ||", "if (!t ||"),
+    ("immediate data is taken though ImmediateData=No", "src/iscsi/data.c",
+     "if (c->rx_len && !p->immediate_data)", "if (0)"),
+    ("CmdSN is compared without wrap-around", "src/iscsi/session.c",
+     "return sn_le(s->exp_cmd_sn, cmd_sn) &&", "return s->exp_cmd_sn <= cmd_sn &&"),
+    ("an immediate command advances ExpCmdSN", "src/iscsi/session.c",
+     "\tif (immediate)\n\t\treturn SN_NOW;", "\tif (immediate) {\n\t\ts->exp_cmd_sn++;\n\t\treturn SN_NOW;\n\t}"),
+    ("a gap in CmdSN holds nothing: what comes behind it runs", "src/iscsi/session.c",
+     "if (cmd_sn != s->exp_cmd_sn)\n\t\treturn SN_HOLD;\n\ts->exp_cmd_sn++;",
+     "if (cmd_sn != s->exp_cmd_sn)\n\t\treturn SN_NOW;\n\ts->exp_cmd_sn++;"),
+    ("a ping longer than the initiator may receive is not cut", "src/iscsi/request.c",
+     "uint32_t n = MIN(r->len, c->params.max_xmit_segment);", "uint32_t n = r->len;"),
+    ("a request with a wrong data digest is carried out", "src/iscsi/request.c",
+     "if (!digest_ok) {", "if (0 && !digest_ok) {"),
+    ("logout of an unknown CID is told as done", "src/iscsi/request.c",
+     "return LOGOUT_NO_CID;", "return LOGOUT_OK;"),
+    ("ABORT TASK of a lost command does not plug the gap", "src/iscsi/request_tmf.c",
+     "|| plug_missing(c, h))", "|| sn_lt(be32(h + TMF_REF_CMD_SN), be32(h + BHS_CMD_SN)))"),
+    ("event 5 is sent without FastAbort", "src/iscsi/request_tmf.c",
+     "void tmf_lost(void *session, const uint8_t lun[8])\n{\n\tstruct iscsi_session *s = session;\n\n\tif (!s->params.fast_abort)",
+     "void tmf_lost(void *session, const uint8_t lun[8])\n{\n\tstruct iscsi_session *s = session;\n\n\tif (0)"),
+    ("the response to task management does not wait for the R2Ts that are out", "src/iscsi/request_tmf.c",
+     "return !out || s->params.fast_abort || ", "return true || s->params.fast_abort || "),
+    ("DefaultTime2Wait is the minimum of both sides", "src/iscsi/keys.c",
+     '{ "DefaultTime2Wait", RULE_MAX,', '{ "DefaultTime2Wait", RULE_MIN,'),
+    ("FirstBurstLength may exceed MaxBurstLength", "src/iscsi/keys.c",
+     "return MIN(v, p->max_burst);", "return v;"),
+    ("unknown digests of a list are taken for None", "src/iscsi/keys.c",
+     'bool none = len == 4 && !memcmp(it, "None", 4);', "bool none = !crc;"),
+    ("login may go from a stage back to an earlier one", "src/iscsi/login.c",
+     "if (to && (nsg(h) == 2 || nsg(h) <= csg(h)))", "if (to && nsg(h) == 2)"),
+    ("a login in a version that is not spoken goes on", "src/iscsi/login.c",
+     "if (bhs[LOGIN_VERSION_MIN] > 0)", "if (bhs[LOGIN_VERSION_MIN] > 9)"),
+    ("a text's continuation is answered with the reserved tag", "src/iscsi/request_text.c",
+     "put_be32(k->bhs + BHS_TTT, last ? ISCSI_NO_TAG : c->text_ttt);", "put_be32(k->bhs + BHS_TTT, ISCSI_NO_TAG);"),
+]
+URL_TARGET = "iqn.2025-01.test.lunette:disk"
+MARK = "<!-- written by tools/mutate_check.py -->\n"
+
+
+def failing(work):
+    """The names of failing cases of lunette check against the lunetted of work."""
+    binary = os.path.join(work, "build-test/src/lunetted/lunetted")
+    try:
+        s = h.Server("--cores", "2", "--ram", "64M", "--listen", f"127.0.0.1:{h.free_port()}", binary=binary, target=URL_TARGET)
+    except RuntimeError as e:
+        return [f"start: {e}"]
+    r = h.run([os.path.join(work, "build-test/src/lunette/lunette"), "check", "--json", "--destructive", "--timeout", "2", s.url()], 900)
+    s.finish()
+    try:
+        return [f"{c['suite']}/{c['case']}" for c in json.loads(r.stdout)["cases"] if c["result"] in ("fail", "lax")]
+    except ValueError:
+        return ["run: " + h.tail(r.stdout)]
+
+
+def one(work, fault, healthy):
+    what, path, old, new = fault
+    full = os.path.join(work, path)
+    text = open(full).read()
+    try:
+        with open(full, "w") as f:
+            f.write(text.replace(old, new, 1))
+        out, rc = mutate.run(["ninja", "-j2", "-k0", "-C", "build-test", "src/lunetted/lunetted"], work, 600)
+        if rc:
+            return ["does not compile: " + next((l for l in out.splitlines() if "error:" in l), out[-200:])]
+        return [f for f in failing(work) if f not in healthy]
+    finally:
+        with open(full, "w") as f:
+            f.write(text)
+
+
+def write(rows):
+    path = os.path.join(mutate.ROOT, "docs/faults.md")
+    text = open(path).read()
+    head = text[:text.index(MARK)] if MARK in text else text.rstrip("\n") + "\n\n"
+    out = [MARK, "## Caught by `lunette check`", "",
+           "Planted alone in the target's engine by `tools/mutate_check.py`; only `lunette check --destructive` ran.", "",
+           "| # | fault | place | caught by | also |", "|--:|---|---|---|--:|"]
+    for n, (what, path_, _, _), names in rows:
+        by = f"`{names[0]}`" if names else "**not caught**"
+        out.append(f"| {n} | {what} | `{path_}` | {by} | {max(0, len(names) - 1)} |")
+    out += ["", f"{sum(1 for r in rows if r[2])} of {len(rows)} caught."]
+    with open(path, "w") as f:
+        f.write(head + "\n".join(out) + "\n")
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("-n", type=int, action="append")
+    ap.add_argument("--dry", action="store_true", help="only check that every fault still applies")
+    a = ap.parse_args()
+    todo = [(i, f) for i, f in enumerate(FAULTS, 1) if not a.n or i in a.n]
+    stale = [i for i, f in todo if open(os.path.join(mutate.ROOT, f[1])).read().count(f[2]) != 1]
+    if stale:
+        print("stale:", *stale, file=sys.stderr)
+    if a.dry:
+        return 1 if stale else 0
+    work, rows = tempfile.mkdtemp(prefix="lunette-faults-"), []
+    try:
+        mutate.copy_tree(work)
+        mutate.run(["meson", "setup", "--buildtype=release", "-Dtests=false", "build-test"], work, 200)
+        out, rc = mutate.run(["ninja", "-j2", "-C", "build-test"], work, 900)
+        if rc:
+            print(out[-2000:])
+            return 1
+        healthy = failing(work)
+        print("without a fault fail:", *healthy or ["none"], flush=True)
+        for i, f in todo:
+            if i in stale:
+                continue
+            t = time.monotonic()
+            rows.append((i, f, one(work, f, healthy)))
+            print(f"{i:3} {f[0]}: {' '.join(rows[-1][2][:4]) or 'NOT CAUGHT'} ({len(rows[-1][2])})   {time.monotonic() - t:.0f} s", flush=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if not a.n:
+        write(rows)
+    return 1 if stale or any(not r[2] for r in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
