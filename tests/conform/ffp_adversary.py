@@ -13,7 +13,7 @@ sys.path[:0] = [os.path.join(HERE, "..", "lib"), HERE]
 import harness
 from iscsi import Session
 from ffp.peer import CASES, srv
-from ffp import order, data, wire, requests, sessions  # noqa: they register their cases
+from ffp import order, data, wire, requests, sessions, features  # noqa: they register their cases
 
 
 def main():
