@@ -115,6 +115,7 @@ struct conf_target {
 	struct conf_list initiators, clients; /* char *: who may log in; none = all */
 	uint64_t header_digest, data_digest; /* enum conf_digest */
 	uint64_t max_recv_segment, first_burst, max_burst, max_r2t; /* 0 = default */
+	uint64_t max_connections, erl, time2retain_ns;
 	bool initial_r2t, immediate_data;
 	struct conf_list chap;   /* char *: algorithms; none = all */
 	uint64_t alua;           /* INQUIRY TPGS: bit 0 implicit, bit 1 explicit */

@@ -77,6 +77,9 @@ void conf_offer(const struct conf_target *t, struct iscsi_offer *o)
 	o->data_digest = t->data_digest != CONF_DIGEST_OFF;
 	o->require_header_digest = t->header_digest == CONF_DIGEST_REQUIRE;
 	o->require_data_digest = t->data_digest == CONF_DIGEST_REQUIRE;
+	o->max_connections = (uint32_t)t->max_connections;
+	o->erl = (uint32_t)t->erl;
+	o->time2retain = o->erl == 2 ? (uint32_t)(t->time2retain_ns / 1000000000) : 0;
 	o->initial_r2t = t->initial_r2t;
 	o->immediate_data = t->immediate_data;
 	if (t->max_recv_segment)

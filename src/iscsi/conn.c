@@ -29,6 +29,7 @@ struct iscsi_conn *iscsi_conn_new(struct iscsi_pool *pool, const struct iscsi_ho
 	list_init(&c->dataq);
 	list_init(&c->tasks);
 	list_init(&c->tmfs);
+	list_init(&c->kept);
 	list_init(&c->in_session);
 	pool->conns_live++;
 	return c;
@@ -49,9 +50,9 @@ static void abandon(struct iscsi_task *t, bool session_lives)
 		session_unhash(s, t);
 	if (t->counted)
 		s->inflight--;
-	if (t->immediate)
+	if (t->imm_counted)
 		s->nimmediate--;
-	t->counted = t->immediate = false;
+	t->counted = t->imm_counted = false;
 	list_del(&t->node);
 	t->conn = NULL;
 	t->session = NULL;
@@ -348,9 +349,9 @@ uint32_t conn_next_ttt(struct iscsi_conn *c)
 	return c->ping_ttt;
 }
 
-static void ping(struct iscsi_conn *c)
+void conn_ping(struct iscsi_conn *c)
 {
-	struct iscsi_ctl *k = tx_ctl(c, ISCSI_NOP_IN, CTL_NEXT_STAT_SN);
+	struct iscsi_ctl *k = c->ping_ns ? NULL : tx_ctl(c, ISCSI_NOP_IN, CTL_NEXT_STAT_SN);
 
 	if (!k)
 		return;
@@ -410,7 +411,7 @@ static uint64_t tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
 		conn_close(c, "idle discovery session");
 		return UINT64_MAX;
 	}
-	ping(c);
+	conn_ping(c);
 	return now_ns + NOP_WAIT_S * NS_PER_S;
 }
 
@@ -418,6 +419,13 @@ uint64_t iscsi_tick(struct iscsi_conn *c, uint64_t now_ns, bool stalled)
 {
 	uint64_t next = tick(c, now_ns, stalled);
 
+	if (c->state == CONN_FFP && c->recover) {
+		if (!stalled) {
+			data_out_tick(c);
+			keep_tick(c);
+		}
+		next = MIN(next, now_ns + NS_PER_S);
+	}
 	if (c->state != CONN_FFP || list_empty(&c->tmfs))
 		return next;
 	if (!stalled)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * SCSI Command and Data-Out (RFC 7143 11.3, 11.7, 11.8): immediate, unsolicited and solicited data of writes.
+ * SCSI Command (RFC 7143 11.3, 11.8): immediate data, memory for what follows, R2T, start. Data-Out is data_out.c's.
  *
- * Data comes in order (we keep DataPDUInOrder and DataSequenceInOrder at Yes), so `got` says all of it. A task
- * executes when everything SCSI asked for lies in its pages. A task that fails earlier answers when each sequence
+ * A task executes when everything SCSI asked for lies in its pages. A task that fails earlier answers when each sequence
  * that the initiator may still be sending has ended, so that its data is never taken for another's. */
 #include <errno.h>
 #include <stdlib.h>
@@ -29,8 +28,6 @@ static void task_done(struct scsi_cmd *m)
 		list_del(&t->starved);
 		if (c->rx_task != t)
 			task_put(t);
-	} else if (t->discarded) {
-		task_put(t);
 	} else {
 		t->finished = true;
 		if (!draining(t))
@@ -39,7 +36,7 @@ static void task_done(struct scsi_cmd *m)
 	c->host.wake(c->user);
 }
 
-static void poison(struct iscsi_task *t, uint8_t asc, uint8_t ascq)
+void data_fail(struct iscsi_task *t, uint8_t asc, uint8_t ascq)
 {
 	if (!t->poisoned) {
 		t->asc = asc;
@@ -48,28 +45,30 @@ static void poison(struct iscsi_task *t, uint8_t asc, uint8_t ascq)
 	t->poisoned = true;
 }
 
-static void send_r2t(struct iscsi_task *t)
+void data_put_r2t(struct iscsi_task *t, const struct iscsi_r2t *r)
 {
 	struct iscsi_conn *c = t->conn;
-	struct iscsi_session *s = c->session;
-	struct iscsi_r2t *r = &t->r2t[(t->r2t_head + t->r2t_n) % LIM_R2T];
 	struct iscsi_ctl *k = tx_ctl(c, ISCSI_R2T, CTL_NEXT_STAT_SN);
 
 	if (!k)
 		return;
-	if (++s->next_ttt == ISCSI_NO_TAG)
-		s->next_ttt = 0;
-	*r = (struct iscsi_r2t){ .ttt = s->next_ttt, .off = t->r2t_off,
-		.len = MIN(t->cmd.out_len - t->r2t_off, s->params.max_burst) };
 	memcpy(k->bhs + BHS_LUN, t->cmd.lun, 8);
 	put_be32(k->bhs + BHS_ITT, t->itt);
 	put_be32(k->bhs + BHS_TTT, r->ttt);
-	put_be32(k->bhs + R2T_SN, t->r2t_sn++);
+	put_be32(k->bhs + R2T_SN, r->sn);
 	put_be32(k->bhs + R2T_OFFSET, r->off);
 	put_be32(k->bhs + R2T_LEN, r->len);
-	t->r2t_off += r->len;
-	t->r2t_n++;
-	c->data_ns = c->now_ns;
+	t->seq_ns = c->now_ns;
+	if (!t->recoveries)
+		c->data_ns = c->now_ns;
+}
+
+void data_send_r2t(struct iscsi_task *t, uint32_t off, uint32_t len)
+{
+	struct iscsi_r2t *r = &t->r2t[(t->r2t_head + t->r2t_n++) % LIM_R2T];
+
+	*r = (struct iscsi_r2t){ .ttt = session_ttt(t->session), .off = off, .len = len, .sn = t->r2t_sn++ };
+	data_put_r2t(t, r);
 }
 
 /* --- memory --- */
@@ -114,7 +113,7 @@ static bool task_room(struct iscsi_task *t)
 	if (!charge(t, want, true))
 		return false;
 	if (scsi_data_extend(&t->cmd, want) < 0) {
-		poison(t, 0x55, 0x03); /* insufficient resources */
+		data_fail(t, 0x55, 0x03); /* insufficient resources */
 		return false;
 	}
 	t->have = want;
@@ -167,8 +166,11 @@ static void advance(struct iscsi_task *t)
 	}
 	if (t->r2t_off < t->got)
 		t->r2t_off = t->got;
-	while (t->r2t_n < t->conn->session->params.max_r2t && t->r2t_off < want && t->conn->state == CONN_FFP)
-		send_r2t(t);
+	while (t->r2t_n < t->conn->session->params.max_r2t && t->r2t_off < want && t->conn->state == CONN_FFP) {
+		uint32_t n = MIN(want - t->r2t_off, t->session->params.max_burst);
+		data_send_r2t(t, t->r2t_off, n);
+		t->r2t_off += n;
+	}
 }
 
 void data_task_start(struct iscsi_task *t)
@@ -189,13 +191,13 @@ void data_task_start(struct iscsi_task *t)
 }
 
 /* Room for data that comes unasked: n bytes, which the window has paid for. */
-static void room_unasked(struct iscsi_task *t, uint32_t n)
+void data_room_unasked(struct iscsi_task *t, uint32_t n)
 {
 	if (n <= t->have)
 		return;
 	charge(t, n, false);
 	if (scsi_data_extend(&t->cmd, n) < 0)
-		poison(t, 0x55, 0x03);
+		data_fail(t, 0x55, 0x03);
 	else
 		t->have = n;
 }
@@ -258,7 +260,7 @@ static struct iscsi_task *make_task(struct iscsi_conn *c, const uint8_t *ahs, ui
 	m->cdb_len = 16;
 	m->done = task_done;
 	m->room_out = t->flags & CMD_WRITE ? t->edtl : 0;
-	m->send_only = !c->data_digest;
+	m->send_only = !c->data_digest && !c->recover;
 	m->room_in = t->flags & CMD_READ && !(t->flags & CMD_WRITE) ? t->edtl : 0;
 	memcpy(m->lun, h + BHS_LUN, 8);
 	memcpy(m->cdb, h + CMD_CDB, 16);
@@ -300,7 +302,7 @@ static void keep_unasked(struct iscsi_conn *c, struct iscsi_task *t)
 {
 	uint32_t n = MIN(t->unsol ? t->unsol_end : c->rx_len, t->cmd.out_len);
 
-	room_unasked(t, n);
+	data_room_unasked(t, n);
 	if (!t->poisoned)
 		c->rx_keep = MIN(c->rx_len, n);
 }
@@ -324,10 +326,20 @@ static void refuse_command(struct iscsi_conn *c)
 		tx_reject(c, REJECT_LOGOUT, c->bhs); /* 11.9.1 */
 }
 
+/* Its answer is on its way and a new command comes with its tag: it has arrived. */
+static bool tag_is_free(const struct iscsi_conn *c, const struct iscsi_task *t)
+{
+	bool immediate = c->bhs[BHS_OPCODE] & OP_IMMEDIATE;
+	uint32_t sn = be32(c->bhs + BHS_CMD_SN);
+
+	return immediate || (sn != t->cmd_sn && session_in_window(c->session, sn));
+}
+
 void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 {
 	struct iscsi_session *s = c->session;
 	const uint8_t *h = c->bhs;
+	uint32_t cmd_sn = be32(h + BHS_CMD_SN);
 
 	if (c->no_commands) {
 		refuse_command(c);
@@ -338,24 +350,31 @@ void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 		conn_violation(c, why);
 		return;
 	}
-	if (session_find(s, be32(h + BHS_ITT))) {
-		refuse_again(c, session_find(s, be32(h + BHS_ITT)));
+	struct iscsi_task *twin = session_find(s, be32(h + BHS_ITT));
+	if (twin && !(twin->tx.numbered && tag_is_free(c, twin))) {
+		refuse_again(c, twin);
 		return;
 	}
-	enum sn_verdict v = session_sn(s, h[BHS_OPCODE] & OP_IMMEDIATE, be32(h + BHS_CMD_SN));
+	if (twin)
+		keep_reused(twin);
+	bool checked = c->data_digest && c->rx_len, immediate = h[BHS_OPCODE] & OP_IMMEDIATE;
+	enum sn_verdict v = checked ? session_sn_later(s, immediate, cmd_sn) : session_sn(s, immediate, cmd_sn);
 	if (v == SN_DROP)
 		return; /* 4.2.2.1: outside the window, silently ignored with its data */
-	if (h[BHS_OPCODE] & OP_IMMEDIATE && s->nimmediate >= IMMEDIATE_MAX) {
+	if (immediate && s->nimmediate >= IMMEDIATE_MAX) {
 		tx_reject(c, REJECT_IMMEDIATE, h);
 		return;
 	}
 	struct iscsi_task *t = make_task(c, ahs, ahs_len);
 	if (!t)
 		return;
+	t->imm_counted = t->immediate;
 	s->nimmediate += t->immediate;
 	session_hash(s, t);
 	t->unsol = t->flags & CMD_WRITE && !(h[BHS_FLAGS] & FLAG_FINAL);
 	t->unsol_end = MIN(s->params.first_burst, t->edtl);
+	if (t->unsol)
+		t->seq_ns = c->now_ns;
 	c->rx_task = t;
 	if (v == SN_HOLD) {
 		hold_task(c, t);
@@ -366,26 +385,24 @@ void data_cmd_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 	}
 	if (c->rx_keep)
 		c->rx_where = RX_TASK;
+	t->at = c->rx_keep;
 }
 
-/* Its CmdSN is ahead of its turn: what comes with it waits in pages. */
+/* Its CmdSN is ahead of its turn, or must not count before its data is known to be good (7.3): what comes with it waits
+ * in pages. */
 static void hold_task(struct iscsi_conn *c, struct iscsi_task *t)
 {
 	uint32_t n = t->unsol ? t->unsol_end : c->rx_len;
-	struct held *h = calloc(1, sizeof(*h));
 
 	t->state = TASK_HELD;
-	room_unasked(t, n);
-	if (!h || t->poisoned) {
-		free(h);
+	data_room_unasked(t, n);
+	if (t->poisoned) {
 		conn_close(c, "out of memory");
 		return;
 	}
-	h->cmd_sn = t->cmd_sn;
-	h->conn = c;
-	h->task = t;
-	if (session_hold(c->session, h) < 0) {
-		free(h);
+	t->held = (struct held){ .cmd_sn = t->cmd_sn, .conn = c, .task = t };
+	list_init(&t->held.node);
+	if (!t->immediate && session_hold(c->session, &t->held) < 0) {
 		c->rx_task = NULL;
 		task_put(t);
 		return;
@@ -393,144 +410,46 @@ static void hold_task(struct iscsi_conn *c, struct iscsi_task *t)
 	c->rx_keep = MIN(c->rx_len, n);
 }
 
-/* The PDU that carried data for t is complete. */
-static void data_arrived(struct iscsi_conn *c, struct iscsi_task *t, bool ok)
+void data_arrived(struct iscsi_conn *c, struct iscsi_task *t)
 {
 	c->rx_task = NULL;
-	if (t->dead) {
+	if (t->dead && t->state != TASK_HELD)
 		task_put(t);
-		return;
-	}
-	t->got += c->rx_len;
-	if (!ok) {
-		tx_reject(c, REJECT_DATA_DIGEST, c->bhs); /* 7.8 */
-		poison(t, 0x47, 0x05);
-	}
-	if (t->state != TASK_HELD)
+	else if (t->state != TASK_HELD)
 		advance(t);
 }
 
-static void unhold_task(struct iscsi_session *s, struct iscsi_task *t)
+/* 7.8, 7.3: the command is as if it had not come. One that was aborted counts as received. */
+static void refuse_digest(struct iscsi_conn *c, struct iscsi_task *t)
 {
-	struct held *h, *tmp;
-
-	list_for_each_safe(h, tmp, &s->held, node) {
-		if (h->task != t)
-			continue;
-		session_unhold(s, h);
-		free(h);
-	}
-	task_put(t);
-}
-
-/* 7.8, 7.3: a command whose immediate data is broken is discarded: it ends without a word, and its CmdSN counts as not
- * received. False: a later one was taken since, so that a retry would vanish. */
-static bool discard(struct iscsi_conn *c, struct iscsi_task *t)
-{
-	struct iscsi_session *s = c->session;
-	bool held = t->state == TASK_HELD;
-
-	if (!held && !t->immediate && s->exp_cmd_sn != t->cmd_sn + 1)
-		return false;
 	c->rx_task = NULL;
 	tx_reject(c, REJECT_DATA_DIGEST, c->bhs);
-	if (held) {
-		unhold_task(s, t);
-		return true;
-	}
+	if (t->dead)
+		return;
 	if (!t->immediate)
-		s->exp_cmd_sn = t->cmd_sn;
-	session_unhash(s, t); /* the retry has the same tag */
-	list_del(&t->starved);
-	t->discarded = true;
-	if (t->finished) {
-		task_put(t);
-	} else if (t->cmd.state == SCSI_CMD_WAIT_DATA) {
-		t->state = TASK_EXEC;
-		scsi_fail(&t->cmd, 0x0b, 0x47, 0x05); /* for SCSI's own state; task_done() drops it */
-	}
-	return true;
+		session_unhold(c->session, &t->held);
+	task_put(t);
 }
 
 void data_cmd_end(struct iscsi_conn *c, bool ok)
 {
 	struct iscsi_task *t = c->rx_task;
 
-	if (t && (ok || t->dead || !discard(c, t)))
-		data_arrived(c, t, ok);
-}
-
-/* Checks a Data-Out PDU against the sequence it says to belong to; NULL = fine. */
-static const char *check_unsolicited(struct iscsi_conn *c, struct iscsi_task *t)
-{
-	const uint8_t *h = c->bhs;
-
-	if (!t->unsol)
-		return "unsolicited data that was not announced";
-	if (be32(h + DATA_OFFSET) + (uint64_t)c->rx_len > t->unsol_end)
-		return "unsolicited data beyond FirstBurstLength";
-	if (be32(h + DATA_SN) != t->unsol_sn++ || be32(h + DATA_OFFSET) != t->got)
-		poison(t, 0x47, 0x05);
-	return NULL;
-}
-
-static const char *check_solicited(struct iscsi_conn *c, struct iscsi_task *t)
-{
-	struct iscsi_r2t *r = &t->r2t[t->r2t_head];
-	const uint8_t *h = c->bhs;
-
-	if (!t->r2t_n || be32(h + BHS_TTT) != r->ttt)
-		return "data for a target transfer tag that is not outstanding";
-	if (be32(h + DATA_OFFSET) + (uint64_t)c->rx_len > (uint64_t)r->off + r->len)
-		return "more data than the R2T asked for";
-	if (be32(h + DATA_SN) != r->data_sn++ || be32(h + DATA_OFFSET) != t->got)
-		poison(t, 0x47, 0x05);
-	return NULL;
-}
-
-void data_out_begin(struct iscsi_conn *c)
-{
-	const uint8_t *h = c->bhs;
-	struct iscsi_task *t = session_find(c->session, be32(h + BHS_ITT));
-
-	c->data_ns = c->now_ns;
-	if (!t || t->conn != c || !(t->flags & CMD_WRITE) || t->state > TASK_DATA)
-		return; /* of a task that was aborted or has failed, or on the wrong connection: nobody wants it */
-	bool solicited = be32(h + BHS_TTT) != ISCSI_NO_TAG;
-	const char *why = solicited ? check_solicited(c, t) : check_unsolicited(c, t);
-	if (why) {
-		conn_violation(c, why);
-		return;
-	}
-	c->rx_task = t;
-	uint32_t room = t->state == TASK_HELD ? t->have : MIN(t->have, t->cmd.out_len);
-	if (t->poisoned || t->finished || t->got >= room)
-		return;
-	if (t->state != TASK_HELD && t->cmd.state != SCSI_CMD_WAIT_DATA)
-		return;
-	c->rx_keep = MIN(c->rx_len, room - t->got);
-	if (c->rx_keep)
-		c->rx_where = RX_TASK;
-}
-
-void data_out_end(struct iscsi_conn *c, bool ok)
-{
-	struct iscsi_task *t = c->rx_task;
-
+	if (!t && !ok)
+		tx_reject(c, REJECT_DATA_DIGEST, c->bhs);
 	if (!t)
 		return;
-	if (c->bhs[BHS_FLAGS] & FLAG_FINAL && !t->dead) {
-		if (be32(c->bhs + BHS_TTT) == ISCSI_NO_TAG) {
-			if (t->got + c->rx_len != t->unsol_end)
-				poison(t, 0x0c, 0x0d); /* 4.2.5.2: all of FirstBurstLength, or all of the data */
-			t->unsol = false;
-		} else {
-			struct iscsi_r2t *r = &t->r2t[t->r2t_head];
-			if (t->got + c->rx_len != r->off + r->len)
-				poison(t, 0x0c, 0x0d); /* not enough data, 11.4.7.2 */
-			t->r2t_head = (t->r2t_head + 1) % LIM_R2T;
-			t->r2t_n--;
-		}
+	if (!ok) {
+		refuse_digest(c, t);
+		return;
 	}
-	data_arrived(c, t, ok);
+	t->got += c->rx_len;
+	if (t->state == TASK_HELD && t->immediate && t->dead) {
+		task_put(t);
+		c->rx_task = NULL;
+		return;
+	}
+	if (t->state == TASK_HELD && t->immediate)
+		data_task_start(t);
+	data_arrived(c, t);
 }

@@ -6,7 +6,8 @@
  *   fence.c   order of responses over several connections
  *   rx.c      bytes -> PDUs: framing, digests, where data lands
  *   request.c one handler per request opcode; CmdSN order (request_tmf.c, request_text.c: two that are long)
- *   data.c    SCSI Command and Data-Out: immediate, unsolicited, solicited data, R2T
+ *   data.c    SCSI Command: immediate data, memory, R2T, start (data_out.c: Data-Out and its recovery)
+ *   keep.c    level 1 and up: answers kept until they are acknowledged, SNACK
  *   tx.c      responses -> bytes: batches, Data-In, status, digests
  *   session.c CmdSN window, tasks by ITT, held requests
  *   pool.c    memory
@@ -31,6 +32,12 @@ enum {
 	TX_PDU_BYTES = 256 << 10, /* longest data segment that we send */
 	TX_CTL_MAX = 256,         /* control PDUs waiting: beyond, reading stops (a peer that asks but does not read) */
 	TX_CTL_BYTES = 1 << 20,   /* the same for the data of these (NOP-In, Text) */
+	KEPT_SHARE = 4,           /* a quarter of the budget for data in flight */
+	KEPT_CTL_MAX = 256,       /* control PDUs of a connection that wait for acknowledgement; older ones are given up */
+	RECOVER_MAX = 32,         /* recovery R2Ts of a task, then it fails */
+	SEQ_WAIT_S = 3,           /* seconds without data before a sequence counts as lost (7.1.4.1 b); doubled each time */
+	ACK_WAIT_S = 2,           /* seconds that an answer waits for ExpStatSN before the initiator is asked ... */
+	ACK_END_S = 60,           /* ... and without progress before the connection is closed */
 	HELD_BYTES = 1 << 20,     /* data of requests that wait for their turn; SCSI data apart, which has its budget */
 	IMMEDIATE_MAX = 32,       /* immediate commands of a session in progress; 4.2.2.1 wants two at least */
 	TMF_MAX = 32,             /* task management functions of a session in progress */
@@ -57,19 +64,51 @@ struct iscsi_pool {
 	uint64_t     budget, used;
 	uint64_t     granted;     /* of used: by tasks that wait for nothing but their initiator and the medium */
 	struct list  starved;     /* tasks that wait for it, oldest first */
+	struct list  kept;        /* tasks that are answered and keep data for a retransmission ... */
+	uint64_t     kept_bytes;  /* ... which may be a KEPT_SHARE of the budget, apart from it */
 	unsigned     tasks_live, conns_live;
 };
 
-struct iscsi_r2t { uint32_t ttt, off, len, data_sn; };
-
-/* What waits to be sent, in order: a task's answer or a control PDU. */
-struct txitem {
-	struct list node;
-	bool        ctl;
-	bool        fence;                /* of fence.c */
+struct iscsi_r2t {
+	uint32_t ttt, off, len, sn;
+	uint32_t data_sn, got;    /* next DataSN; bytes that came in order */
+	bool     bad;             /* something is missing: the rest of the sequence is discarded, then asked for again */
 };
 
-enum task_state { TASK_HELD, TASK_DATA, TASK_EXEC, TASK_RESPOND };
+/* What waits to be sent, in order: a task's answer or a control PDU. */
+enum tx_where { TX_NOWHERE, TX_QUEUED, TX_BATCH, TX_KEPT };
+struct txitem {
+	struct list   node;
+	bool          ctl;
+	bool          fence;       /* of fence.c */
+	bool          numbered;    /* stat_sn was given to it, and stays */
+	bool          again;       /* asked for by SNACK: to be sent once more (what of a task, it knows) */
+	enum tx_where where;       /* kept up to date from level 1 on */
+	uint32_t      stat_sn;
+};
+
+/* A request that arrived before its turn. */
+struct held {
+	struct list node;
+	uint32_t    cmd_sn;
+	struct iscsi_conn *conn;          /* NULL: only a place in the order that is taken */
+	struct iscsi_task *task;          /* SCSI command, which this lies in; or NULL: */
+	uint8_t     bhs[ISCSI_BHS];
+	uint8_t    *data;
+	uint32_t    len;
+};
+
+/* A place in a task's data. */
+struct cursor {
+	int      seg;              /* of cmd.iov */
+	uint32_t seg_off;
+};
+
+enum task_state { TASK_HELD, TASK_DATA, TASK_EXEC, TASK_RESPOND, TASK_KEPT };
+
+/* How the Data-In PDUs of a task are cut (level 1 and up): from base_sn on, which begins at base_off; first_burst bytes to
+ * the next end of a sequence; xmit bytes each. */
+struct segmentation { uint32_t base_sn, base_off, first_burst, xmit; };
 
 struct iscsi_task {
 	struct scsi_cmd       cmd;
@@ -83,9 +122,9 @@ struct iscsi_task {
 	uint32_t              charged;   /* bytes of the pool's budget */
 	uint32_t              granted;   /* of these, see the pool */
 	enum task_state       state;
-	bool                  hashed, immediate, counted;
+	bool                  hashed, immediate, counted; /* counted: in the session's inflight ... */
+	bool                  imm_counted; /* ... or nimmediate */
 	bool                  finished;  /* scsi's done() ran; waits for sequences to drain */
-	bool                  discarded; /* its immediate data were broken: it ends without a word (7.8) */
 	bool                  poisoned;  /* bad data arrived: fail once drained */
 	bool                  stopping;  /* a task management function is about to end it: no new R2T */
 	bool                  told;      /* of request_tmf.c, within one call */
@@ -94,18 +133,33 @@ struct iscsi_task {
 	uint8_t               flags;     /* CMD_READ, CMD_WRITE */
 	uint32_t              itt, cmd_sn, edtl;
 	/* data-out */
-	uint32_t              got;       /* bytes stored or discarded, in order from 0 */
+	uint32_t              got;       /* bytes that came, of the unsolicited and of all solicited sequences */
 	uint32_t              have;      /* bytes that iov has room for */
 	uint32_t              unsol_end; /* unsolicited data may reach here */
 	bool                  unsol;     /* an unsolicited sequence is open */
+	bool                  unsol_bad; /* something of it is missing */
 	uint32_t              unsol_sn;
 	uint32_t              r2t_off;   /* next byte to solicit */
 	uint32_t              r2t_sn, r2t_head, r2t_n;
 	struct iscsi_r2t      r2t[LIM_R2T];
-	int                   seg;       /* cursor in cmd.iov: rx while collecting, tx while responding */
-	uint32_t              seg_off;
+	uint32_t              at;        /* where the cursor stands while collecting, bytes from 0 */
+	struct cursor         cur;       /* rx while collecting, tx while responding */
 	/* data-in */
 	uint32_t              tx_off, data_sn, burst_left;
+	/* recovery */
+	struct segmentation   cut;
+	uint32_t              ack_sn, ack_off;  /* Data-In acknowledged up to here */
+	uint32_t              ack_ttt;          /* names it in DataACK; 0 = none yet */
+	uint32_t              redo_sn, redo_end; /* a run of Data-In to be sent again */
+	struct cursor         redo;
+	bool                  redo_status;
+	bool                  forgot;    /* its data was given up: no room to keep it */
+	uint32_t              snack_tag; /* of the last R-Data SNACK */
+	unsigned              recoveries; /* recovery R2Ts so far */
+	uint64_t              seq_ns;    /* an R2T was sent or data came */
+	uint32_t              kept_bytes;
+	struct list           in_kept;   /* pool->kept, oldest first: has data that can be given up */
+	struct held           held;
 };
 
 /* A PDU of our own that is no SCSI data or status. */
@@ -145,6 +199,7 @@ struct iscsi_conn {
 	struct iscsi_params   params;
 	enum conn_state       state;
 	bool                  header_digest, data_digest; /* in force */
+	bool                  recover;    /* likewise: ErrorRecoveryLevel is 1 or 2 */
 	uint16_t              cid;
 	uint32_t              stat_sn;
 
@@ -161,6 +216,8 @@ struct iscsi_conn {
 	uint32_t              rx_keep;    /* of it, stored; the rest is discarded */
 	uint32_t              rx_crc;
 	bool                  rx_bulk;
+	bool                  rx_good;    /* Data-Out: the next of its sequence */
+	uint32_t              rx_r2t;     /* likewise: index of the R2T that it answers */
 	uint8_t               bhs[ISCSI_BHS];
 
 	/* transmit */
@@ -168,6 +225,11 @@ struct iscsi_conn {
 	unsigned              nctl;
 	size_t                ctl_bytes;  /* their data */
 	struct iscsi_txb     *txb;
+
+	struct list           kept;       /* txitems by StatSN: sent, not acknowledged */
+	unsigned              nkept_ctls;
+	uint32_t              acked_sn;   /* ExpStatSN of the initiator */
+	uint64_t              ack_ns;     /* its last progress, or when there was nothing to acknowledge */
 
 	struct list           tasks, tmfs;
 	unsigned              ntmf;
@@ -205,16 +267,6 @@ struct iscsi_conn {
 	uint8_t               small[RA_SMALL];
 };
 
-struct held {
-	struct list node;
-	uint32_t    cmd_sn;
-	struct iscsi_conn *conn;          /* NULL: only a place in the order that is taken */
-	struct iscsi_task *task;          /* SCSI command, or NULL: */
-	uint8_t     bhs[ISCSI_BHS];
-	uint8_t    *data;
-	uint32_t    len;
-};
-
 struct iscsi_session {
 	struct scsi_nexus  *nexus;
 	struct iscsi_params params;
@@ -223,6 +275,7 @@ struct iscsi_session {
 	unsigned            inflight;     /* ordered commands between begin and response */
 	unsigned            nimmediate;   /* immediate ones, between arrival and end */
 	unsigned            nconns, nheld;
+	unsigned            nkept;        /* tasks answered and not acknowledged */
 	size_t              held_bytes;
 	uint32_t            next_ttt;
 	struct list         held;         /* by CmdSN */
@@ -250,10 +303,12 @@ void txb_put(struct iscsi_pool *p, struct iscsi_txb *b);
 enum sn_verdict { SN_NOW, SN_HOLD, SN_DROP };
 enum sn_verdict session_sn(struct iscsi_session *s, bool immediate, uint32_t cmd_sn); /* NOW advances ExpCmdSN */
 bool session_in_window(struct iscsi_session *s, uint32_t cmd_sn);
+enum sn_verdict session_sn_later(struct iscsi_session *s, bool immediate, uint32_t cmd_sn); /* HOLD if it may come at all */
 uint32_t session_max_cmd_sn(struct iscsi_session *s);
 struct iscsi_task *session_find(struct iscsi_session *s, uint32_t itt);
 void session_hash(struct iscsi_session *s, struct iscsi_task *t);
 void session_unhash(struct iscsi_session *s, struct iscsi_task *t);
+uint32_t session_ttt(struct iscsi_session *s);    /* a fresh target transfer tag, not 0 */
 struct iscsi_conn *session_conn(struct iscsi_session *s, uint16_t cid);
 int  session_hold(struct iscsi_session *s, struct held *h);
 void session_unhold(struct iscsi_session *s, struct held *h);
@@ -295,6 +350,31 @@ void data_out_begin(struct iscsi_conn *c);
 void data_out_end(struct iscsi_conn *c, bool digest_ok);
 void data_task_start(struct iscsi_task *t);       /* its turn in CmdSN order has come */
 void data_task_continue(struct iscsi_task *t);    /* what was held goes on */
+void data_fail(struct iscsi_task *t, uint8_t asc, uint8_t ascq); /* ABORTED COMMAND, once its sequences have drained */
+void data_send_r2t(struct iscsi_task *t, uint32_t off, uint32_t len);
+void data_put_r2t(struct iscsi_task *t, const struct iscsi_r2t *r); /* queues the PDU */
+void data_room_unasked(struct iscsi_task *t, uint32_t n);
+/* The PDU that carried data for t is complete. */
+void data_arrived(struct iscsi_conn *c, struct iscsi_task *t);
+
+/* data_out.c */
+void data_out_tick(struct iscsi_conn *c);         /* sequences that have stopped (level 1 and up) */
+
+/* keep.c, from level 1 on */
+void keep_item(struct iscsi_conn *c, struct txitem *x); /* its last byte is out */
+void keep_ack(struct iscsi_conn *c);              /* a request came: its ExpStatSN */
+void keep_reused(struct iscsi_task *t);           /* its tag was given to another command: its answer did arrive */
+void keep_drop(struct iscsi_task *t);             /* is kept no more */
+void keep_tick(struct iscsi_conn *c);
+void keep_fini(struct iscsi_conn *c);
+bool keep_full(const struct iscsi_session *s);    /* further answers keep their slot of the window */
+bool keep_stale(const struct iscsi_conn *c, const struct txitem *x); /* acknowledged meanwhile */
+/* Data-In PDU number sn of t: where it begins, how long it is, how much is left of its sequence behind it. */
+uint32_t keep_locate(const struct iscsi_task *t, uint32_t sn, uint32_t *ret_len, uint32_t *ret_left);
+/* From here on t is cut for the connection's segment length of today. */
+void keep_cut(struct iscsi_task *t);
+void keep_rewind(struct iscsi_task *t);           /* to what is acknowledged: the next Data-In is that one */
+void snack_request(struct req *r);
 void data_feed_starved(struct iscsi_pool *p);     /* memory came back */
 
 /* async.c */
@@ -314,6 +394,9 @@ struct iscsi_ctl *tx_ctl_last(struct iscsi_conn *c, uint8_t opcode, enum ctl_sn 
 void tx_ctl_data(struct iscsi_conn *c, struct iscsi_ctl *k, uint8_t *data, uint32_t len);
 struct iscsi_ctl *tx_reject(struct iscsi_conn *c, uint8_t reason, const uint8_t *bhs);
 void tx_respond(struct iscsi_task *t);
+void tx_again(struct iscsi_conn *c, struct txitem *x); /* what SNACK asked for */
+uint32_t tx_xmit(const struct iscsi_conn *c);     /* longest data segment of a Data-In PDU */
+void tx_seek(const struct iscsi_task *t, uint32_t off, struct cursor *ret);
 void tx_fini(struct iscsi_conn *c);
 
 /* conn.c */
@@ -322,6 +405,7 @@ void conn_event(struct iscsi_conn *c, enum iscsi_event_kind kind);
 void conn_close(struct iscsi_conn *c, const char *why);
 /* Reject, then close: what breaks the protocol at error recovery level 0. */
 void conn_violation(struct iscsi_conn *c, const char *why);
+void conn_ping(struct iscsi_conn *c);             /* asks for a sign of life, and with it for ExpStatSN */
 void conn_login_rx(struct iscsi_conn *c, const uint8_t *data, uint32_t len);
 
 #endif

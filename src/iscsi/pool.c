@@ -16,6 +16,7 @@ struct iscsi_pool *iscsi_pool_new(struct loop *l, uint64_t budget_bytes)
 	list_init(&p->tasks);
 	list_init(&p->ctls);
 	list_init(&p->starved);
+	list_init(&p->kept);
 	p->budget = budget_bytes;
 	return p;
 }
@@ -73,6 +74,14 @@ void iscsi_pool_free(struct iscsi_pool *p)
 	free(p);
 }
 
+static void forget_recovery(struct iscsi_task *t)
+{
+	t->cut = (struct segmentation){ 0 };
+	t->ack_sn = t->ack_off = t->ack_ttt = 0;
+	t->redo_sn = t->redo_end = t->snack_tag = 0;
+	t->redo_status = t->forgot = false;
+}
+
 struct iscsi_task *task_get(struct iscsi_conn *c)
 {
 	struct iscsi_pool *p = c->pool;
@@ -89,17 +98,22 @@ struct iscsi_task *task_get(struct iscsi_conn *c)
 	t->conn = c;
 	t->session = c->session;
 	t->state = TASK_DATA;
-	t->immediate = t->hashed = t->counted = t->finished = t->poisoned = t->discarded = t->dead = t->unsol = t->stopping = t->told = false;
+	t->immediate = t->imm_counted = t->hashed = t->counted = t->finished = t->poisoned = t->dead = false;
+	t->unsol = t->unsol_bad = t->stopping = t->told = false;
 	t->got = t->have = t->unsol_end = t->unsol_sn = 0;
 	t->r2t_off = t->r2t_sn = t->r2t_head = t->r2t_n = 0;
-	t->seg = 0;
-	t->seg_off = 0;
+	t->at = 0;
+	t->cur = (struct cursor){ 0 };
 	t->tx_off = t->data_sn = t->burst_left = 0;
 	list_add_tail(&c->tasks, &t->node);
 	t->charged = t->granted = 0;
 	list_init(&t->starved);
 	list_init(&t->tx.node);
-	t->tx.ctl = false;
+	t->tx = (struct txitem){ .node = t->tx.node };
+	t->kept_bytes = 0;
+	t->recoveries = 0;
+	if (c->recover)
+		forget_recovery(t);
 	return t;
 }
 
@@ -107,13 +121,15 @@ void task_put(struct iscsi_task *t)
 {
 	struct iscsi_session *s = t->session;
 
+	if (t->state == TASK_KEPT)
+		keep_drop(t);
 	if (s && t->hashed)
 		session_unhash(s, t);
 	if (s && t->counted)
 		s->inflight--;
-	if (s && t->immediate)
+	if (s && t->imm_counted)
 		s->nimmediate--;
-	t->counted = t->hashed = t->immediate = false;
+	t->counted = t->hashed = t->immediate = t->imm_counted = false;
 	scsi_cmd_fini(&t->cmd);
 	list_del(&t->tx.node);
 	list_del(&t->node);
@@ -140,7 +156,7 @@ struct iscsi_ctl *ctl_get(struct iscsi_pool *p)
 	k->data = NULL;
 	k->len = 0;
 	k->after = AFTER_NONE;
-	k->tx.ctl = true;
+	k->tx = (struct txitem){ .node = k->tx.node, .ctl = true };
 	return k;
 }
 

@@ -105,11 +105,6 @@ static void logout_request(struct req *r)
 
 /* --- what there is, and its order --- */
 
-static void snack_request(struct req *r)
-{
-	tx_reject(r->c, REJECT_SNACK, r->h); /* 7.2: no retransmission at error recovery level 0 */
-}
-
 static void login_again(struct req *r)
 {
 	tx_reject(r->c, REJECT_PROTOCOL, r->h);
@@ -149,6 +144,8 @@ void request_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len)
 {
 	uint8_t op = c->bhs[BHS_OPCODE] & OP_MASK;
 
+	if (c->recover)
+		keep_ack(c);
 	if (c->state == CONN_LOGIN) {
 		begin_buffer(c, LIM_LOGIN_TEXT);
 	} else if (op == ISCSI_SCSI_CMD) {
@@ -254,8 +251,10 @@ static void run_one_held(struct held *h)
 		data_task_start(t);
 		data_task_continue(t);
 	}
-	free(h->data);
-	free(h);
+	if (!t) {
+		free(h->data);
+		free(h);
+	}
 	c->host.wake(c->user); /* it may be another connection than the one that closed the gap */
 }
 

@@ -15,16 +15,16 @@
 /* The cursor of t walks n bytes on; *seg says where the next contiguous run lies. Returns its length. */
 static uint32_t task_run(struct iscsi_task *t, uint32_t max, uint8_t **ret)
 {
-	struct iovec *v = &t->cmd.iov[t->seg];
+	struct iovec *v = &t->cmd.iov[t->cur.seg];
 
-	if (t->seg_off == v->iov_len) {
+	if (t->cur.seg_off == v->iov_len) {
 		v++;
-		t->seg++;
-		t->seg_off = 0;
+		t->cur.seg++;
+		t->cur.seg_off = 0;
 	}
-	CHECK(t->seg < t->cmd.niov);
-	*ret = (uint8_t *)v->iov_base + t->seg_off;
-	return (uint32_t)MIN((size_t)max, v->iov_len - t->seg_off);
+	CHECK(t->cur.seg < t->cmd.niov);
+	*ret = (uint8_t *)v->iov_base + t->cur.seg_off;
+	return (uint32_t)MIN((size_t)max, v->iov_len - t->cur.seg_off);
 }
 
 /* n bytes lie at the cursor already: count them and take them into the digest. */
@@ -36,7 +36,7 @@ static void task_advance(struct iscsi_conn *c, struct iscsi_task *t, uint32_t n)
 		uint32_t run = task_run(t, n, &p);
 		if (c->data_digest)
 			c->rx_crc = crc32c(c->rx_crc, p, run);
-		t->seg_off += run;
+		t->cur.seg_off += run;
 		n -= run;
 	}
 }
@@ -50,7 +50,7 @@ static void task_copy(struct iscsi_conn *c, struct iscsi_task *t, const uint8_t 
 		uint8_t *p;
 		uint32_t run = task_run(t, n, &p);
 		copy_cold(p, from, run);
-		t->seg_off += run;
+		t->cur.seg_off += run;
 		from += run;
 		n -= run;
 	}
@@ -199,10 +199,10 @@ static int want_task(struct iscsi_conn *c, struct iovec *iov, int max)
 {
 	struct iscsi_task *t = c->rx_task;
 	uint32_t left = c->rx_keep - c->rx_at;
-	uint32_t off = t->seg_off;
+	uint32_t off = t->cur.seg_off;
 	int n = 0;
 
-	for (int seg = t->seg; left && n < max; seg++, off = 0) {
+	for (int seg = t->cur.seg; left && n < max; seg++, off = 0) {
 		struct iovec *v = &t->cmd.iov[seg];
 		uint32_t run = (uint32_t)MIN((size_t)left, v->iov_len - off);
 		if (!run)

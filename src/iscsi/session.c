@@ -133,6 +133,11 @@ enum sn_verdict session_sn(struct iscsi_session *s, bool immediate, uint32_t cmd
 	return SN_NOW;
 }
 
+enum sn_verdict session_sn_later(struct iscsi_session *s, bool immediate, uint32_t cmd_sn)
+{
+	return immediate || session_in_window(s, cmd_sn) ? SN_HOLD : SN_DROP;
+}
+
 static struct iscsi_task **bucket(struct iscsi_session *s, uint32_t itt)
 {
 	return &s->itt[(itt ^ itt >> 6 ^ itt >> 16) % ITT_BUCKETS];
@@ -186,12 +191,32 @@ int session_hold(struct iscsi_session *s, struct held *h)
 	return 0;
 }
 
+uint32_t session_ttt(struct iscsi_session *s)
+{
+	do
+		s->next_ttt++;
+	while (!s->next_ttt || s->next_ttt == ISCSI_NO_TAG);
+	return s->next_ttt;
+}
+
 /* Takes h out; the caller frees it. */
 void session_unhold(struct iscsi_session *s, struct held *h)
 {
 	list_del(&h->node);
 	s->nheld--;
 	s->held_bytes -= h->len;
+}
+
+/* Another takes h's place in the order, of nobody. */
+static void keep_place(struct iscsi_session *s, struct held *h)
+{
+	struct held *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		return;
+	k->cmd_sn = h->cmd_sn;
+	list_add_tail(&h->node, &k->node);
+	s->nheld++;
 }
 
 void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c)
@@ -201,13 +226,12 @@ void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c)
 	list_for_each_safe(h, tmp, &s->held, node) {
 		if (h->conn != c)
 			continue;
-		if (h->task && h->task->dead) { /* aborted, which counts as received: its place stays taken */
-			h->task = NULL;
-			h->conn = NULL;
-			continue;
-		}
+		if (h->task && h->task->dead) /* aborted, which counts as received */
+			keep_place(s, h);
 		session_unhold(s, h);
+		if (h->task)
+			continue; /* it is in conn->tasks and goes with the connection */
 		free(h->data);
-		free(h); /* its task is in conn->tasks and goes with the connection */
+		free(h);
 	}
 }

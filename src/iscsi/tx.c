@@ -79,6 +79,7 @@ static struct iscsi_ctl *ctl_queue(struct iscsi_conn *c, struct list *q, uint8_t
 	memset(k->bhs, 0, ISCSI_BHS);
 	k->bhs[BHS_OPCODE] = opcode;
 	k->bhs[BHS_FLAGS] = FLAG_FINAL;
+	k->tx.where = TX_QUEUED;
 	list_add_tail(q, &k->tx.node);
 	c->nctl++;
 	return k;
@@ -122,8 +123,14 @@ static void emit_ctl(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_ctl
 	memcpy(h, k->bhs, ISCSI_BHS);
 	if (k->len)
 		put_be24(h + BHS_DATA_LEN, k->len);
-	if (k->sn != CTL_OWN)
+	if (k->tx.numbered) {
+		put_numbers(c, h, false);
+		put_be32(h + BHS_STAT_SN, k->tx.stat_sn);
+	} else if (k->sn != CTL_OWN) {
+		k->tx.stat_sn = c->stat_sn;
+		k->tx.numbered = k->sn == CTL_STAT_SN;
 		put_numbers(c, h, k->sn == CTL_STAT_SN);
+	}
 	put_header(c, b, h);
 	if (k->len) {
 		gather(b, k->data, k->len);
@@ -134,10 +141,14 @@ static void emit_ctl(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_ctl
 	if (k->after == AFTER_FENCE)
 		fence_emitted(c);
 	c->silent |= k->after == AFTER_LOGOUT;
+	k->tx.where = TX_BATCH;
+	k->tx.again = false;
 	if (k->after == AFTER_FULL_FEATURE && c->state == CONN_LOGIN) {
 		c->state = CONN_FFP; /* all that follows carries the digests that were agreed */
 		c->header_digest = c->params.header_digest;
 		c->data_digest = c->params.data_digest;
+		c->recover = c->session && c->session->params.erl > 0;
+		c->acked_sn = c->stat_sn;
 	}
 }
 
@@ -167,18 +178,38 @@ static void emitted(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task
 {
 	struct iscsi_session *s = c->session;
 
-	if (t->hashed)
+	if (t->hashed && !c->recover)
 		session_unhash(s, t);
 	list_del(&t->tx.node);
 	list_add_tail(&b->tasks, &t->tx.node);
+	t->tx.where = TX_BATCH;
 }
 
 /* A slot of the window is free again before the numbers of its response are written, so they say so. */
 static void uncount(struct iscsi_conn *c, struct iscsi_task *t)
 {
+	if (c->recover && keep_full(c->session)) {
+		conn_ping(c);
+		return;
+	}
 	if (t->counted)
 		c->session->inflight--;
 	t->counted = false;
+}
+
+/* From level 1 on an answer keeps its number however often it is sent. */
+static void number_response(struct iscsi_conn *c, struct iscsi_task *t, uint8_t *h)
+{
+	bool first = !t->tx.numbered;
+
+	put_numbers(c, h, first);
+	if (!c->recover)
+		return;
+	if (first)
+		t->tx.stat_sn = be32(h + BHS_STAT_SN);
+	t->tx.numbered = true;
+	put_be32(h + BHS_STAT_SN, t->tx.stat_sn);
+	put_be32(h + RSP_SNACK_TAG, t->snack_tag);
 }
 
 static void emit_response(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t)
@@ -194,8 +225,8 @@ static void emit_response(struct iscsi_conn *c, struct iscsi_txb *b, struct iscs
 		put_be16(h + RSP_QUALIFIER, t->cmd.qualifier);
 	put_be32(h + BHS_ITT, t->itt);
 	uncount(c, t);
-	put_numbers(c, h, true);
-	put_be32(h + RSP_EXP_DATA_SN, t->flags & CMD_READ ? t->data_sn : t->r2t_sn);
+	number_response(c, t, h);
+	put_be32(h + RSP_EXP_DATA_SN, t->data_sn); /* 11.4.8: Data-In PDUs */
 	put_be32(h + RSP_RESID, resid);
 	uint32_t n = t->cmd.sense_len ? t->cmd.sense_len + 2u : 0;
 	put_be24(h + BHS_DATA_LEN, n);
@@ -211,35 +242,35 @@ static void emit_response(struct iscsi_conn *c, struct iscsi_txb *b, struct iscs
 }
 
 /* The digest of one page is taken while the next one comes from memory. */
-static void fetch_ahead(const struct iscsi_task *t)
+static void fetch_ahead(const struct iscsi_task *t, const struct cursor *at)
 {
-	const struct iovec *v = &t->cmd.iov[t->seg + 1];
+	const struct iovec *v = &t->cmd.iov[at->seg + 1];
 
-	if (t->seg + 1 >= t->cmd.niov)
+	if (at->seg + 1 >= t->cmd.niov)
 		return;
-	for (size_t at = 0; at < v->iov_len; at += 64)
-		__builtin_prefetch((const uint8_t *)v->iov_base + at);
+	for (size_t i = 0; i < v->iov_len; i += 64)
+		__builtin_prefetch((const uint8_t *)v->iov_base + i);
 }
 
-/* n bytes from the task's cursor; returns their CRC when digests are on. */
-static uint32_t gather_data(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t, uint32_t n)
+/* n bytes from the cursor; returns their CRC when digests are on. */
+static uint32_t gather_data(struct iscsi_conn *c, struct iscsi_txb *b, const struct iscsi_task *t, struct cursor *at, uint32_t n)
 {
 	uint32_t crc = 0;
 
 	while (n) {
-		struct iovec *v = &t->cmd.iov[t->seg];
-		uint32_t run = (uint32_t)MIN((size_t)n, v->iov_len - t->seg_off);
-		uint8_t *p = (uint8_t *)v->iov_base + t->seg_off;
+		struct iovec *v = &t->cmd.iov[at->seg];
+		uint32_t run = (uint32_t)MIN((size_t)n, v->iov_len - at->seg_off);
+		uint8_t *p = (uint8_t *)v->iov_base + at->seg_off;
 		if (c->data_digest) {
-			fetch_ahead(t);
+			fetch_ahead(t, at);
 			crc = crc32c(crc, p, run);
 		}
 		gather(b, p, run);
 		n -= run;
-		t->seg_off += run;
-		if (t->seg_off == v->iov_len) {
-			t->seg++;
-			t->seg_off = 0;
+		at->seg_off += run;
+		if (at->seg_off == v->iov_len) {
+			at->seg++;
+			at->seg_off = 0;
 		}
 	}
 	return crc;
@@ -250,19 +281,84 @@ static uint32_t segments(const struct iscsi_task *t, uint32_t n)
 	return n / PAGE_BYTES + 2;
 }
 
+uint32_t tx_xmit(const struct iscsi_conn *c)
+{
+	return MIN(c->params.max_xmit_segment, (uint32_t)TX_PDU_BYTES);
+}
+
+void tx_seek(const struct iscsi_task *t, uint32_t off, struct cursor *ret)
+{
+	*ret = (struct cursor){ 0 };
+	while (ret->seg < t->cmd.niov && off >= t->cmd.iov[ret->seg].iov_len)
+		off -= (uint32_t)t->cmd.iov[ret->seg++].iov_len;
+	ret->seg_off = off;
+}
+
+/* 11.7.2, 11.7.4: at the end of each sequence but the last, which the status acknowledges. */
+static void ask_data_ack(struct iscsi_task *t, uint8_t *h)
+{
+	if (!t->ack_ttt)
+		t->ack_ttt = session_ttt(t->session);
+	h[BHS_FLAGS] |= DATA_ACK;
+	put_be32(h + BHS_TTT, t->ack_ttt);
+	memcpy(h + BHS_LUN, t->cmd.lun, 8);
+}
+
+/* 11.16: a Data-In PDU as it was, but for ExpCmdSN and MaxCmdSN. */
+static void emit_data_again(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t)
+{
+	uint32_t n, left, off = keep_locate(t, t->redo_sn, &n, &left);
+	bool last = off + n == t->cmd.in_len;
+	uint8_t *h = hdr_take(b, ISCSI_BHS);
+
+	memset(h, 0, ISCSI_BHS);
+	h[BHS_OPCODE] = ISCSI_DATA_IN;
+	h[BHS_FLAGS] = last || !left ? FLAG_FINAL : 0;
+	put_be24(h + BHS_DATA_LEN, n);
+	put_be32(h + BHS_ITT, t->itt);
+	put_be32(h + BHS_TTT, ISCSI_NO_TAG);
+	if (!last && !left)
+		ask_data_ack(t, h);
+	put_numbers(c, h, false);
+	put_be32(h + BHS_STAT_SN, 0);
+	put_be32(h + DATA_SN, t->redo_sn++);
+	put_be32(h + DATA_OFFSET, off);
+	put_header(c, b, h);
+	put_trailer(c, b, n, gather_data(c, b, t, &t->redo, n));
+}
+
+/* What SNACK asked for of a task, a PDU at a time; behind it the task is where it was. */
+static void emit_again(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t)
+{
+	if (keep_stale(c, &t->tx)) {
+		task_put(t);
+	} else if (t->redo_sn != t->redo_end) {
+		emit_data_again(c, b, t);
+	} else {
+		bool over = t->tx.numbered && t->tx_off == t->cmd.in_len, status = t->redo_status;
+		t->tx.again = t->redo_status = false;
+		if (over && status)
+			emit_response(c, b, t);
+		else if (over)
+			emitted(c, b, t);
+	}
+}
+
 /* One Data-In PDU, as long as all limits allow. The last carries the status when that needs no sense data
  * (11.7.3). Returns true when the whole answer is in the batch. */
 static bool emit_data_in(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi_task *t)
 {
 	struct scsi_cmd *m = &t->cmd;
 	uint32_t left = m->in_len - t->tx_off;
-	uint32_t n = MIN(left, MIN(c->params.max_xmit_segment, (uint32_t)TX_PDU_BYTES));
+	uint32_t n = MIN(left, tx_xmit(c));
 	uint8_t *h = hdr_take(b, ISCSI_BHS);
 
 	if (!t->burst_left)
 		t->burst_left = c->session->params.max_burst;
+	if (c->recover && t->cut.xmit != tx_xmit(c))
+		keep_cut(t);
 	n = MIN(n, t->burst_left);
-	bool last = n == left, collapse = last && !m->sense_len;
+	bool last = n == left, collapse = last && !m->sense_len && !c->recover;
 	memset(h, 0, ISCSI_BHS);
 	h[BHS_OPCODE] = ISCSI_DATA_IN;
 	put_be24(h + BHS_DATA_LEN, n);
@@ -271,6 +367,8 @@ static bool emit_data_in(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi
 	t->burst_left -= n;
 	if (last || !t->burst_left)
 		h[BHS_FLAGS] = FLAG_FINAL;
+	if (c->recover && !last && !t->burst_left)
+		ask_data_ack(t, h);
 	if (collapse) {
 		uint32_t resid;
 		uint8_t f = residual(t, &resid); /* the same bits at the same place as in a response */
@@ -286,7 +384,7 @@ static bool emit_data_in(struct iscsi_conn *c, struct iscsi_txb *b, struct iscsi
 	put_be32(h + DATA_SN, t->data_sn++);
 	put_be32(h + DATA_OFFSET, t->tx_off);
 	put_header(c, b, h);
-	uint32_t crc = gather_data(c, b, t, n);
+	uint32_t crc = gather_data(c, b, t, &t->cur, n);
 	put_trailer(c, b, n, crc);
 	t->tx_off += n;
 	c->session->stats.bytes_in += n;
@@ -316,9 +414,11 @@ static void fill(struct iscsi_conn *c, struct iscsi_txb *b)
 			continue;
 		}
 		uint32_t left = t->cmd.in_len - t->tx_off;
-		if (!room_for(b, segments(t, MIN(left, (uint32_t)TX_PDU_BYTES))))
+		if (!room_for(b, segments(t, t->tx.again ? (uint32_t)TX_PDU_BYTES : MIN(left, (uint32_t)TX_PDU_BYTES))))
 			break;
-		if (left)
+		if (t->tx.again)
+			emit_again(c, b, t);
+		else if (left)
 			emit_data_in(c, b, t);
 		else
 			emit_response(c, b, t);
@@ -331,13 +431,21 @@ static void retire(struct iscsi_conn *c, struct iscsi_txb *b)
 	struct iscsi_task *t, *ttmp;
 	struct iscsi_ctl *k, *ktmp;
 
-	list_for_each_safe(t, ttmp, &b->tasks, tx.node)
-		task_put(t);
+	list_for_each_safe(t, ttmp, &b->tasks, tx.node) {
+		if (c->recover)
+			keep_item(c, &t->tx);
+		else
+			task_put(t);
+	}
 	list_for_each_safe(k, ktmp, &b->ctls, tx.node) {
 		enum ctl_after after = k->after;
 		c->nctl--;
 		c->ctl_bytes -= k->len;
-		ctl_put(c->pool, k);
+		k->after = AFTER_NONE;
+		if (c->recover)
+			keep_item(c, &k->tx);
+		else
+			ctl_put(c->pool, k);
 		if (after == AFTER_FULL_FEATURE)
 			conn_event(c, ISCSI_EV_FULL_FEATURE);
 		else if (after == AFTER_LOGOUT)
@@ -396,12 +504,32 @@ void iscsi_tx_done(struct iscsi_conn *c, size_t bytes)
 void tx_respond(struct iscsi_task *t)
 {
 	t->state = TASK_RESPOND;
-	t->seg = 0;
-	t->seg_off = 0;
+	t->cur = (struct cursor){ 0 };
+	t->tx.where = TX_QUEUED;
 	if (t->session->fence || t->cmd.fence)
 		fence_respond(t->session, &t->tx, t->cmd.fence);
 	else
 		list_add_tail(&t->conn->dataq, &t->tx.node);
+}
+
+/* What is still on its way for the first time is sent anyway; what is in a batch is queued when that has left. */
+void tx_again(struct iscsi_conn *c, struct txitem *x)
+{
+	struct iscsi_ctl *k = container_of(x, struct iscsi_ctl, tx);
+
+	x->again = true;
+	if (x->where != TX_KEPT)
+		return;
+	list_del(&x->node);
+	x->where = TX_QUEUED;
+	list_add_tail(x->ctl ? &c->ctlq : &c->dataq, &x->node);
+	if (x->ctl) {
+		c->nctl++;
+		c->ctl_bytes += k->len;
+		c->nkept_ctls--;
+	} else {
+		keep_drop(container_of(x, struct iscsi_task, tx));
+	}
 }
 
 static void drop_queue(struct iscsi_conn *c, struct list *q)
@@ -425,6 +553,8 @@ void tx_fini(struct iscsi_conn *c)
 	}
 	drop_queue(c, &c->ctlq);
 	drop_queue(c, &c->dataq);
+	drop_queue(c, &c->kept);
+	c->nkept_ctls = 0;
 	c->nctl = 0;
 	c->ctl_bytes = 0;
 }

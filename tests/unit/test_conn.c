@@ -208,8 +208,8 @@ static void test_fragments(void **state)
 	free(want);
 }
 
-/* A flipped bit in immediate data is answered by Reject 0x02, the command is discarded and its retry taken (7.8, 7.2.1); in a
- * header it ends the connection. */
+/* A flipped bit in immediate data is answered by Reject 0x02 and the command never came: its CmdSN is not used and it may be
+ * sent again (7.3, 7.8). A flipped bit in a header ends the connection. */
 static void test_digest_errors(void **state)
 {
 	static uint8_t good[512], bad[512], pdu[1024];
@@ -233,10 +233,11 @@ static void test_digest_errors(void **state)
 	assert_int_equal(h[REJECT_REASON], REJECT_DATA_DIGEST);
 	assert_int_equal(len, 48);
 	assert_memory_equal(p, pdu, 48);
+	assert_int_equal(be32(h + BHS_EXP_CMD_SN), be32(bhs + BHS_CMD_SN));
 	assert_null(duplex_next(&d, &p, &len));
-	duplex_send(&d, bhs, bad, 512); /* the retry: same CmdSN and tag, 7.2.1 */
+	duplex_send(&d, bhs, good, 512);
 	expect_status(0);
-	read_back(50, 1, bad);
+	read_back(50, 1, good);
 	duplex_cmd(&d, bhs, FLAG_FINAL, 0, (uint8_t[16]){ 0 });
 	n = duplex_pdu(&d, pdu, bhs, NULL, 0);
 	pdu[3] ^= 1;

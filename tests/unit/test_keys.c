@@ -120,7 +120,7 @@ static void test_target_answers(void **state)
 		{ 0, OPER, "MaxOutstandingR2T=0", "MaxOutstandingR2T=Reject" },
 		/* 13.18, 13.19 or; our Yes */
 		{ 0, OPER, "DataPDUInOrder=No", "DataPDUInOrder=Yes" },
-		{ 0, OPER, "DataSequenceInOrder=No", "DataSequenceInOrder=Yes" },
+		{ 0, OPER, "DataSequenceInOrder=No", "DataSequenceInOrder=No" },
 		{ 0, OPER, "DataSequenceInOrder=Yes", "DataSequenceInOrder=Yes" },
 		/* 13.20 minimum; our 0 */
 		{ 0, OPER, "ErrorRecoveryLevel=2", "ErrorRecoveryLevel=0" },
