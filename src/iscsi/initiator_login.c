@@ -232,7 +232,8 @@ static const char *refusal(unsigned status)
 		{ LOGIN_MOVED_TEMP, "target moved temporarily" }, { LOGIN_MOVED_PERM, "target moved" },
 		{ LOGIN_AUTH_FAILED, "authentication failed" }, { LOGIN_FORBIDDEN, "not allowed to use this target" },
 		{ LOGIN_NOT_FOUND, "no such target" }, { LOGIN_REMOVED, "target was removed" },
-		{ LOGIN_UNAVAILABLE, "target is unavailable" }, { LOGIN_NO_RESOURCES, "target is out of resources" },
+		{ LOGIN_UNAVAILABLE, "target is unavailable" }, { LOGIN_NO_SESSION, "the session is gone" },
+		{ LOGIN_TOO_MANY_CONNS, "too many connections" }, { LOGIN_NO_RESOURCES, "target is out of resources" },
 	};
 
 	for (size_t k = 0; k < ARRAY_LEN(words); k++)

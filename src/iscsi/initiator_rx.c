@@ -13,10 +13,16 @@ static void violation(struct ini_conn *c, const char *why)
 	ini_fail(c, 0, why);
 }
 
-/* At level 1 and above what is not expected may be a copy of what was; below it is an error. */
+/* At level 1 and above what is not expected may be a copy of what was; on another connection than the answer to a task
+ * management request it may be late (4.2.3.4 d). Else it is an error. */
+static bool may_be_late(const struct ini_conn *c)
+{
+	return ini_level(c->i, 1) || c->i->nconns > 1;
+}
+
 static void unexpected(struct ini_conn *c, const char *why)
 {
-	if (ini_level(c->i, 1))
+	if (may_be_late(c))
 		c->i->stats.duplicates++;
 	else
 		violation(c, why);
@@ -169,7 +175,7 @@ static void rx_r2t(struct ini_conn *c, const uint8_t *bhs, const uint8_t *data, 
 	unsigned at;
 
 	ini_stat_ahead(c, be32(bhs + BHS_STAT_SN));
-	if (!cmd && ini_level(c->i, 1)) {
+	if (!cmd && may_be_late(c)) {
 		c->i->stats.duplicates++;
 		return;
 	}
@@ -267,7 +273,7 @@ static bool begin_data_in(struct ini_conn *c, const uint8_t *bhs)
 	struct iscsi_ini_cmd *cmd = cmd_of(c, bhs);
 
 	c->rx_cmd = NULL;
-	if (!cmd && ini_level(c->i, 1)) {
+	if (!cmd && may_be_late(c)) {
 		c->i->stats.duplicates++;
 		return true;
 	}

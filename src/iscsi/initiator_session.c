@@ -164,6 +164,10 @@ void ini_session_lost(struct iscsi_ini *i, const char *why)
 {
 	if (i->state != INI_UP)
 		return;
+	if (i->logged_out) { /* the target need not wait with closing until its answer has arrived */
+		ini_end(i, 0, "logged out");
+		return;
+	}
 	snprintf(i->why_text, sizeof(i->why_text), "%s", why);
 	i->state = INI_FALLING;
 	i->stats.sessions_lost++;
@@ -258,7 +262,7 @@ static void connection_lost(struct ini_conn *c)
 
 	c->wait_ns = 0;
 	i->stats.connections_lost++;
-	if (!ini_level(i, 2) || (!i->params.time2retain && c->ncmds)) {
+	if (i->logged_out || !ini_level(i, 2) || (!i->params.time2retain && c->ncmds)) {
 		ini_session_lost(i, c->why);
 		return;
 	}

@@ -599,7 +599,8 @@ static void go_join(struct net_conn *c)
 		return;
 	c->moving = false;
 	loop_timer_clear(c->loop, &c->timer);
-	loop_forget(c->loop, c->fd);
+	if (!loop_sim_fd(c->fd)) /* there it would close it */
+		loop_forget(c->loop, c->fd);
 	list_del(&c->node);
 	loop_of(c)->nconns--;
 	c->loop = c->msg.session->loop;

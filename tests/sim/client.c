@@ -14,6 +14,7 @@
 enum { RX_BYTES = 16384, RETRY_NS = 50000000 };
 #define NOP_NS     (2 * SIM_S)
 #define TICK_NS    (SIM_S / 2) /* to look whether a reset took commands */
+#define RETRY_FOR  (60 * SIM_S)
 #define RESET_WAIT (5 * SIM_S) /* for commands that somebody's LUN reset may have aborted without a word */
 enum kind { READ, WRITE, FLUSH, ZERO, UNMAP, SWAP, KINDS };
 enum { KEY_MEDIUM = 3, KEY_HARDWARE = 4, KEY_UNIT_ATTENTION = 6, KEY_DATA_PROTECT = 7, KEY_ABORTED = 11,
@@ -27,6 +28,7 @@ struct cmd {
 	bool      busy, fua;
 	unsigned  lba, n;
 	uint64_t  id, began, sent_ns;
+	uint64_t  content;     /* of a write: what model_write() called it first */
 	uint64_t  compare;     /* SWAP: the content that it expects */
 	uint8_t  *data;
 };
@@ -55,6 +57,7 @@ struct client {
 static uint64_t reset_ns; /* when the last LUN reset of any client ended */
 
 unsigned client_sessions, client_commands;
+struct iscsi_ini_stats client_repairs;
 
 /* --- commands --- */
 
@@ -195,7 +198,10 @@ static void send_cmd(struct client *c, struct cmd *k)
 	choose_range(c, k);
 	make[k->kind](k);
 	k->ini.attr = 1;
+	/* Not what looks at what is there, nor what promises something about what was done before. */
+	k->ini.retry = c->conf.retry && k->kind != SWAP && k->kind != FLUSH;
 	k->sent_ns = sim_now_ns();
+	k->content = k->id;
 	k->busy = true;
 	c->inflight++;
 	c->left -= !c->checking;
@@ -316,7 +322,7 @@ static void cmd_end(struct client *c, struct cmd *k)
 static bool is_violation(const char *why)
 {
 	static const char *const fine[] = { "logged out", "closed by the target", "target does not answer", "login timed out",
-		"a reset took its commands", "the target refused the login", "closed", "cannot connect",
+		"a reset took its commands", "closed", "cannot connect", "about to drop it", "session is gone",
 		"its connections could not be recovered in time" };
 	for (unsigned i = 0; i < ARRAY_LEN(fine); i++)
 		if (strstr(why, fine[i]))
@@ -338,6 +344,19 @@ static void ended(void *ctx)
 	c->leaving = false;
 }
 
+/* The engine is about to issue, or to issue again, what waited for the new session. */
+static void issued_again(struct client *c)
+{
+	for (unsigned i = 0; i < c->conf.depth; i++) {
+		struct cmd *k = &c->cmd[i];
+
+		if (!k->busy || !is_write(k))
+			continue;
+		model_write_end(k->id, k->lba, k->n, WRITE_MAYBE);
+		k->id = model_write_again(k->content, k->lba, k->n, k->kind == ZERO || k->kind == UNMAP);
+	}
+}
+
 static void heard_end(struct client *c, const struct iscsi_ini_event *ev)
 {
 	log_info("%s: %s (%x)", c->name, ev->text, ev->code);
@@ -345,6 +364,15 @@ static void heard_end(struct client *c, const struct iscsi_ini_event *ev)
 		test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
 	if (c->conf.calm && !c->checking && !strstr(ev->text, "logged out"))
 		test_fail("%s: the connection ended without need: %s", c->name, ev->text);
+}
+
+static void count_repairs(const struct iscsi_ini_stats *s)
+{
+	const uint64_t *from = (const uint64_t *)s;
+	uint64_t *to = (uint64_t *)&client_repairs;
+
+	for (size_t i = 0; i < sizeof(*s) / sizeof(*to); i++)
+		to[i] += from[i];
 }
 
 static void event(void *ctx, const struct iscsi_ini_event *ev)
@@ -357,6 +385,7 @@ static void event(void *ctx, const struct iscsi_ini_event *ev)
 		c->sessions++;
 		client_sessions++;
 		lost_settle(c);
+		issued_again(c);
 		break;
 	case INI_EV_CMD:
 		cmd_end(c, container_of(ev->cmd, struct cmd, ini));
@@ -365,8 +394,14 @@ static void event(void *ctx, const struct iscsi_ini_event *ev)
 		test_fail("%s: the target rejected a PDU, reason %u", c->name, ev->code);
 	case INI_EV_CLOSED:
 		heard_end(c, ev);
+		count_repairs(iscsi_ini_stats(net_ini_engine(c->ini)));
 		net_ini_close(c->ini, ended, c);
 		return;
+	case INI_EV_DOWN:
+		log_info("%s down: %s", c->name, ev->text);
+		if (is_violation(ev->text))
+			test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
+		break;
 	case INI_EV_TMF:
 		c->tmf_busy = false;
 		if (c->tmf_resets)
@@ -444,6 +479,11 @@ static void start(struct client *c)
 	nc.ini.initiator = c->name;
 	nc.ini.target = SERVER_TARGET;
 	nc.ini.offer = c->conf.offer;
+	nc.ini.connections = c->conf.connections;
+	nc.ini.retry_ns = c->conf.retry ? RETRY_FOR : 0;
+	nc.ini.recover_by_login = sim_chance(50);
+	if (c->conf.level)
+		iscsi_ini_conf_level(&nc.ini, c->conf.level);
 	nc.ini.nop_ns = c->conf.pings ? NOP_NS : 0;
 	nc.ini.first_cmd_sn = sim_chance(50) ? 0xfffffff0u : 1;
 	nc.ini.random = draw_bytes;
@@ -505,7 +545,7 @@ bool client_finished(const struct client *c)
 
 int client_fd(const struct client *c)
 {
-	return c->ini ? net_ini_fd(c->ini, 0) : -1;
+	return c->ini ? net_ini_fd(c->ini, (unsigned)sim_random(c->conf.connections)) : -1;
 }
 
 void client_check_all(struct client *c)

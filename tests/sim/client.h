@@ -18,13 +18,15 @@ struct client_conf {
 	bool     calm;            /* nothing happens that could end a connection */
 	bool     chap;            /* the server asks who it is */
 	bool     errors;          /* medium errors and full disks are to be expected */
+	unsigned connections, level;
+	bool     retry;           /* lost sessions are made anew by the engine, and most commands with them */
 	struct iscsi_offer offer;
 };
 
 struct client *client_new(const struct client_conf *c);
 void client_free(struct client *c);
 bool client_finished(const struct client *c); /* all its commands have ended, and it has logged out */
-/* Its connection's descriptor, -1 when it has none. */
+/* The descriptor of one of its connections, -1 when it has none. */
 int  client_fd(const struct client *c);
 /* No further new commands but reads of everything, once; then it ends. */
 void client_check_all(struct client *c);
@@ -33,5 +35,7 @@ void client_describe(const struct client *c, char *out, size_t room);
 
 /* Of all clients of this process: logins and commands that ended with status GOOD. */
 extern unsigned client_sessions, client_commands;
+/* What their engines repaired, added up when a client ends. */
+extern struct iscsi_ini_stats client_repairs;
 
 #endif

@@ -111,7 +111,7 @@ static void prune(struct block *b)
 			drop(b, &b->v[i]);
 }
 
-uint64_t model_write(unsigned lba, unsigned n, bool zero)
+static uint64_t begin_write(unsigned lba, unsigned n, bool zero, uint64_t content)
 {
 	uint64_t id = ++m.next_id, now = model_moment();
 	for (unsigned i = lba; i < lba + n; i++) {
@@ -123,10 +123,20 @@ uint64_t model_write(unsigned lba, unsigned n, bool zero)
 			b->v = realloc(b->v, b->room * sizeof(*b->v));
 			CHECK(b->v);
 		}
-		b->v[b->n++] = (struct version){ .id = id, .content = zero ? 0 : id, .began = now, .ended = UINT64_MAX,
+		b->v[b->n++] = (struct version){ .id = id, .content = zero ? 0 : content ? content : id, .began = now, .ended = UINT64_MAX,
 			.stale = UINT64_MAX, .directly = UINT64_MAX };
 	}
 	return id;
+}
+
+uint64_t model_write(unsigned lba, unsigned n, bool zero)
+{
+	return begin_write(lba, n, zero, 0);
+}
+
+uint64_t model_write_again(uint64_t content, unsigned lba, unsigned n, bool zero)
+{
+	return begin_write(lba, n, zero, content);
 }
 
 static void version_end(struct block *b, struct version *v, enum write_end how)

@@ -25,6 +25,9 @@ void model_fini(void);
 uint64_t model_moment(void);
 /* A write of n blocks begins. Returns its id; zero: it writes zeros (the id is still its name). */
 uint64_t model_write(unsigned lba, unsigned n, bool zero);
+/* The same bytes at the same place a second time, because nobody knows whether the first write took place: content is what
+ * model_write() gave. The first one is WRITE_LOST. */
+uint64_t model_write_again(uint64_t content, unsigned lba, unsigned n, bool zero);
 void model_write_end(uint64_t id, unsigned lba, unsigned n, enum write_end how);
 /* A lost write can come no more from now on. */
 void model_settle(uint64_t id, unsigned lba, unsigned n);

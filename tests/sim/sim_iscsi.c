@@ -220,6 +220,9 @@ static void new_clients(void)
 			.pings = plan.cuts || plan.aborts_permille, .chap = plan.server.chap,
 			.calm = !plan.cuts && !plan.kills && !plan.aborts_permille };
 		struct iscsi_ini_conf ic;
+		c.connections = ONE_OF(1, 1, 2, 4);
+		c.level = ONE_OF(0, 1, 2, 2);
+		c.retry = sim_chance(50);
 		iscsi_ini_conf_defaults(&ic);
 		c.offer = ic.offer;
 		draw_offer(&c.offer);
