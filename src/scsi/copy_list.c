@@ -187,7 +187,8 @@ static struct copy_fault seg_image(const uint8_t *p, struct copy_seg *s, int at)
 {
 	uint64_t from = be64(p + 8), to = be64(p + 16), n = be32(p + 24);
 
-	if (s->src->shift != s->dst->shift)
+	/* Protection information would have to come along. */
+	if (s->src->shift != s->dst->shift || s->src->pub.pi_type || s->dst->pub.pi_type)
 		return copy_fault(SENSE_COPY_DEVICE_TYPE, at);
 	if (from > s->src->pub.nblk || to > s->dst->pub.nblk)
 		return copy_fault(SENSE_COPY_ABORTED, at);

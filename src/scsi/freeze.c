@@ -44,6 +44,8 @@ enum lu_obstacle lu_obstacle(const struct lu_loop *ll, const struct scsi_cmd *c)
 
 	list_for_each(at, &ll->frozen, node) {
 		const struct lu_range *r = at->fz->range;
+		if (at->fz->lease && !(c->op && c->op->flags & SCSI_WRITES))
+			break; /* leases come last */
 		if (!lu_range_holds(&r[0], c) && !lu_range_holds(&r[1], c))
 			continue;
 		if (!at->fz->lease)
@@ -72,7 +74,10 @@ static void freeze_leg(struct round_leg *leg, void *ctx)
 	struct freeze_at *at = &fz->at[loop_index(leg->loop)];
 
 	at->fz = fz;
-	list_add_tail(&ll->frozen, &at->node);
+	if (fz->lease)
+		list_add_tail(&ll->frozen, &at->node);
+	else
+		list_add_head(&ll->frozen, &at->node);
 	lu_wait_ranges(ll, leg, fz->range, fz->own);
 }
 

@@ -107,7 +107,7 @@ struct lu_loop {
 	uint16_t     progress;       /* of work that the unit does by itself, in 65536ths */
 	struct lu_pub pub;
 	struct list  cmds;           /* scsi_cmd.in_lu, in order of arrival */
-	struct list  frozen;         /* freeze_at.node: ranges that new commands must not enter */
+	struct list  frozen;         /* freeze_at.node: ranges that new commands must not enter; leases last */
 	struct list  waits;          /* lu_wait.node */
 	struct list  itls;           /* itl.node: the initiators of this loop that use the unit */
 	unsigned     ordered;        /* ORDERED commands in cmds */

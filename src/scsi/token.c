@@ -245,6 +245,8 @@ static void lease_all(struct token *t, const struct token_make *m)
 	}
 	if (!all)
 		kill(t, TOKEN_CANCELLED);
+	else if (!t->nrange) /* it represents nothing, which is no error */
+		made(t);
 }
 
 static void make_home(struct task *task)

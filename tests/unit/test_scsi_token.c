@@ -528,7 +528,11 @@ static void zeros(void **state)
 static void refused(void **state)
 {
 	uint8_t token[TOKEN_BYTES], bad[TOKEN_BYTES];
-	struct run r = { 0, 8 }, twice[2] = { { 0, 8 }, { 7, 8 } }, far = { BLOCKS - 1, 2 };
+	struct run r = { 0, 8 }, twice[2] = { { 0, 8 }, { 7, 8 } }, far = { BLOCKS - 1, 2 }, nothing = { 5, 0 };
+
+	assert_good(populate(n, 0, 0, &nothing, 1, token));
+	assert_int_equal(be64(token + 56), 0);
+	assert_sense(use(n, 1, token, 0, &r, 1, 0), 5, 0x26, 0x00);
 
 	assert_sense(populate(n, 0, 0, twice, 2, token), 5, 0x26, 0x00);
 	assert_sense(populate(n, 0, 0, &far, 1, token), 5, 0x21, 0x00);
