@@ -22,7 +22,7 @@ void lu_derive(struct lu *lu)
 	if (lu->conf.ro || p->swp || (p->blk && (p->blk->caps & BLK_READ_ONLY)))
 		p->alert |= LU_WRITE_PROTECT;
 	p->nblk = p->blk ? blk_bytes(p->blk) / p->bs : 0;
-	p->pi_type = p->pi_able ? lu->format : 0;
+	p->pi_type = p->pi_able && !p->formatting ? lu->format : 0;
 	if (p->blk)
 		blk_tuple_type(p->blk, p->pi_type);
 }

@@ -66,6 +66,7 @@ struct lu_pub {
 	bool        false_alarm;  /* informational exceptions: TEST */
 	uint8_t     naca;         /* nexuses in ACA, 255 = or more */
 	uint64_t    aca_by;       /* with TST 000b the one that is, 0 = none */
+	bool        formatting;   /* what is under way, or has failed, is a FORMAT UNIT */
 	bool        sanitize_ause; /* the one that failed may be left by EXIT FAILURE MODE */
 	uint8_t     pi_type;      /* protection type that the unit is formatted with, 0 = none */
 	bool        pi_able;      /* the medium keeps tuples */

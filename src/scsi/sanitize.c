@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * SANITIZE (SBC-4 4.11, 5.30): destroys what is stored, also what the unit's user cannot address any more.
+ * SANITIZE (SBC-4 4.11, 5.30): destroys what is stored, also what the unit's user cannot address any more. FORMAT UNIT (4.33) is
+ * the same work with one pass and other words; sbc_format.c reads its parameter list.
  *
  * 1. A job on the unit's home checks, saves "under way" (it must go on after a restart) and publishes it: from then on
  *    each loop refuses commands, and ends those that wait, with SANITIZE IN PROGRESS. A freeze of everything, thawed at once,
@@ -13,10 +14,12 @@
 
 enum { CHUNK = 1 << 20, ZERO_CHUNK = 1 << 30 };  /* bytes of one request: with data, without */
 enum { SAVED_HEAD = 20, SAVED_MAX = SAVED_HEAD + 4096, SAVED_VERSION = 1, SAVES = 16 }; /* SAVES: per pass */
-enum { OVERWRITE = 0x01, BLOCK_ERASE = 0x02, EXIT_MODE = 0x1f };
+enum { FORMAT = 0, OVERWRITE = 0x01, BLOCK_ERASE = 0x02, EXIT_MODE = 0x1f };
 enum { IMMED = 0x80, AUSE = 0x20 };                  /* CDB byte 1 */
 enum { INVERT = 0x80, TEST = 0x60, COUNT = 0x1f };   /* parameter list byte 0 */
 #define SENSE_SANITIZING SENSE(2, 0x04, 0x1b)
+#define SENSE_FORMATTING SENSE(2, 0x04, 0x04)
+#define SENSE_FORMAT_CORRUPT SENSE(3, 0x31, 0x00)
 #define SENSE_SANITIZE_FAILED SENSE(3, 0x31, 0x03)
 
 enum phase { WRITE, GIVE_BACK, READ_BACK };
@@ -29,6 +32,8 @@ struct sanitize {
 	struct task      task;
 	struct blk_io    io;
 	uint8_t          state, action, pass;
+	uint8_t          type;      /* FORMAT: of protection */
+	uint64_t         by;        /* id of the nexus that asked */
 	bool             ause, invert, stop;
 	uint8_t          count;     /* passes of writes */
 	enum phase       phase;
@@ -56,6 +61,9 @@ static bool allowed(const struct scsi_cmd *c)
 	static const uint8_t mode[] = { 0x1c, 0x08, 0x0a, 0x18, 0x19 };
 	unsigned action = c->cdb[1] & 0x1f;
 
+	if (c->ll->pub.formatting) /* SBC-4 4.33.2, 4.33.3.1 */
+		return c->cdb[0] == 0x12 || c->cdb[0] == 0xa0 || c->cdb[0] == 0x03 ||
+			(c->cdb[0] == 0x04 && c->ll->pub.sanitize == SANITIZE_FAILED);
 	switch (c->cdb[0]) {
 	case 0x12: case 0xa0: case 0x03: case 0x25:
 		return true;
@@ -77,6 +85,8 @@ static bool allowed(const struct scsi_cmd *c)
 uint32_t sanitize_sense(const struct lu_loop *ll, struct sense_extra *x)
 {
 	*x = (struct sense_extra){ .has_progress = ll->pub.sanitize == SANITIZE_RUNNING, .progress = ll->progress };
+	if (ll->pub.formatting && ll->pub.sanitize != SANITIZE_NONE)
+		return x->has_progress ? SENSE_FORMATTING : SENSE_FORMAT_CORRUPT;
 	return ll->pub.sanitize == SANITIZE_NONE ? 0 : x->has_progress ? SENSE_SANITIZING : SENSE_SANITIZE_FAILED;
 }
 
@@ -110,6 +120,7 @@ static void encode(struct sanitize *s)
 	p[4] = s->count;
 	p[5] = s->pass;
 	p[6] = (uint8_t)s->phase;
+	p[7] = s->type;
 	put_be32(p + 8, s->pattern_len);
 	put_be64(p + 12, s->at);
 	memcpy(p + SAVED_HEAD, s->pattern, s->pattern_len);
@@ -127,6 +138,7 @@ static bool decode(struct sanitize *s, const uint8_t *p, int n)
 	s->count = p[4];
 	s->pass = p[5];
 	s->phase = p[6];
+	s->type = p[7] & 3;
 	s->pattern_len = be32(p + 8);
 	s->at = be64(p + 12);
 	if (!s->pattern_len || s->pattern_len > sizeof(s->pattern) || n != (int)(SAVED_HEAD + s->pattern_len))
@@ -147,7 +159,11 @@ static void save_on_control(struct task *t)
 	struct sanitize *s = container_of(t, struct sanitize, task);
 	const struct lu_store *st = s->lu->store;
 
-	s->result = st->save ? st->save(st->ctx, s->lu->id, "sanitize", s->saved, (size_t)s->saved_len) : 0;
+	s->result = 0;
+	if (st->save && s->action == FORMAT && s->state == SANITIZE_NONE)
+		s->result = st->save(st->ctx, s->lu->id, "format", &s->type, 1);
+	if (st->save && s->result == 0)
+		s->result = st->save(st->ctx, s->lu->id, "sanitize", s->saved, (size_t)s->saved_len);
 	t->run = save_over;
 	loop_post(s->lu->home, t);
 }
@@ -213,8 +229,10 @@ static void end_leg(struct round_leg *leg, void *ctx)
 
 	lu_snapshot(ll);
 	ll->progress = 0;
+	if (s->action == FORMAT && s->state == SANITIZE_NONE)
+		ua_broadcast(ll, UA_CAPACITY_CHANGED, s->by); /* the protection type is part of that data */
 	list_for_each_safe(c, tmp, &ll->cmds, in_lu) {
-		if (c->state != SCSI_CMD_PARKED || c->op->exec != sanitize_exec)
+		if (c->state != SCSI_CMD_PARKED || (c->op->exec != sanitize_exec && c->op->exec != format_exec))
 			continue;
 		c->state = SCSI_CMD_RUNNING;
 		if (s->state == SANITIZE_FAILED)
@@ -238,6 +256,9 @@ static void run_end(struct lu_job *j)
 
 	s->lu->pub.sanitize = s->state;
 	s->lu->pub.sanitize_ause = s->ause;
+	s->lu->pub.formatting = s->action == FORMAT && s->state != SANITIZE_NONE;
+	if (s->action == FORMAT && s->state == SANITIZE_NONE)
+		s->lu->format = s->type;
 	lu_derive(s->lu);
 	round_start(s->lu->home, end_leg, ended, s);
 }
@@ -277,7 +298,7 @@ static uint16_t progress(const struct sanitize *s)
 {
 	uint64_t all = MAX(total(s), 1u), passes = s->count + 1u;
 	uint64_t pass = s->phase == WRITE ? s->pass : s->count;
-	uint64_t part = s->phase == GIVE_BACK ? 0 : MIN(s->at >> 9, all >> 9) * 65535u / MAX(all >> 9, 1u);
+	uint64_t part = s->phase == GIVE_BACK && s->action != FORMAT ? 0 : MIN(s->at >> 9, all >> 9) * 65535u / MAX(all >> 9, 1u);
 
 	return (uint16_t)((pass * 65535u + part) / passes);
 }
@@ -325,6 +346,10 @@ static void next_pass(struct sanitize *s)
 {
 	s->at = s->run = 0;
 	s->save_at = MAX(total(s) / SAVES, (uint64_t)ZERO_CHUNK);
+	if (s->action == FORMAT) {
+		finish(s, 0);
+		return;
+	}
 	if (s->phase == WRITE && ++s->pass < s->count)
 		;
 	else if (s->phase == WRITE && s->action == BLOCK_ERASE)
@@ -435,12 +460,14 @@ static void read_some(struct sanitize *s, uint64_t len)
 
 static void give_back_some(struct sanitize *s, uint64_t left)
 {
-	if (!(s->lu->pub.blk->caps & BLK_CAN_DISCARD)) {
+	bool format = s->action == FORMAT; /* zeros by the shortest way, whatever the medium can */
+
+	if (!format && !(s->lu->pub.blk->caps & BLK_CAN_DISCARD)) {
 		s->at = total(s);
 		step(s);
 		return;
 	}
-	s->io.req = (struct blk_req){ .op = BLK_DISCARD, .off = s->at, .len = MIN(left, (uint64_t)ZERO_CHUNK) };
+	s->io.req = (struct blk_req){ .op = format ? BLK_ZERO : BLK_DISCARD, .flags = format ? BLK_MAY_UNMAP : 0, .off = s->at, .len = MIN(left, (uint64_t)ZERO_CHUNK) };
 	submit(s, io_moved);
 }
 
@@ -515,6 +542,7 @@ static void begin(struct sanitize *s)
 {
 	s->lu->pub.sanitize = s->state;
 	s->lu->pub.sanitize_ause = s->ause;
+	s->lu->pub.formatting = s->action == FORMAT;
 	s->save_at = s->at + MAX(total(s) / SAVES, (uint64_t)ZERO_CHUNK);
 	lu_derive(s->lu);
 	round_start(s->lu->home, begin_leg, begun, s);
@@ -537,6 +565,11 @@ static void parse_list(struct sanitize *s, const struct scsi_cmd *c)
 
 	s->count = 1;
 	s->pattern_len = 1; /* BLOCK ERASE: zeros */
+	if (s->action == FORMAT) {
+		s->type = (uint8_t)format_type(c);
+		s->count = (uint8_t)format_pattern(c, s->pattern, &s->pattern_len);
+		s->phase = s->count ? WRITE : GIVE_BACK;
+	}
 	if (s->action != OVERWRITE)
 		return;
 	scsi_data_get(c, 0, head, sizeof(head));
@@ -552,13 +585,13 @@ static void run_start(struct lu_job *j)
 	struct scsi_cmd *c = scsi_job_cmd(j);
 	struct lu *lu = j->lu;
 	struct lu_pub *p = &lu->pub;
-	unsigned action = c->cdb[1] & 0x1f;
+	unsigned action = c->cdb[0] == 0x04 ? FORMAT : c->cdb[1] & 0x1f;
 
 	bool restricted = p->sanitize == SANITIZE_FAILED && !p->sanitize_ause;
 	struct sanitize *s = NULL;
 	if (lu->sanitize || p->sanitize == SANITIZE_RUNNING)
 		scsi_job_sense(j, SENSE_SANITIZING, -1);
-	else if (restricted && (action == EXIT_MODE || c->cdb[1] & AUSE))
+	else if (action != FORMAT && restricted && (action == EXIT_MODE || c->cdb[1] & AUSE))
 		scsi_job_sense(j, SENSE_INVALID_FIELD, 1);
 	else if (action == EXIT_MODE && p->sanitize == SANITIZE_NONE)
 		scsi_job_status(j, SCSI_GOOD);
@@ -571,7 +604,8 @@ static void run_start(struct lu_job *j)
 	s->lu = lu;
 	s->starter = j;
 	s->action = (uint8_t)action;
-	s->ause = c->cdb[1] & AUSE;
+	s->by = c->nexus->id;
+	s->ause = action != FORMAT && c->cdb[1] & AUSE;
 	parse_list(s, c);
 	lu->sanitize = s;
 	hold(lu);
@@ -585,7 +619,9 @@ static void start_done(struct lu_job *j)
 {
 	struct scsi_cmd *c = scsi_job_cmd(j);
 
-	if (c->scratch[0] == SCSI_GOOD && !(c->cdb[1] & IMMED) && c->ll->pub.sanitize == SANITIZE_RUNNING && !c->must_abort)
+	bool immed = c->cdb[0] == 0x04 ? format_immed(c) : c->cdb[1] & IMMED;
+
+	if (c->scratch[0] == SCSI_GOOD && !immed && c->ll->pub.sanitize == SANITIZE_RUNNING && !c->must_abort)
 		c->state = SCSI_CMD_PARKED;
 	else
 		scsi_job_end(j);
@@ -617,6 +653,12 @@ int64_t sanitize_prepare(struct scsi_cmd *c)
 		return len;
 	scsi_reply_field(c, SENSE_INVALID_FIELD, 7, -1);
 	return -1;
+}
+
+void sanitize_format(struct scsi_cmd *c)
+{
+	c->len = 0;
+	scsi_job_with(c, run_start, start_done);
 }
 
 void sanitize_exec(struct scsi_cmd *c)
@@ -654,6 +696,7 @@ int sanitize_load(struct lu *lu, struct err *e)
 	s->lu = lu;
 	lu->pub.sanitize = s->state;
 	lu->pub.sanitize_ause = s->ause;
+	lu->pub.formatting = s->action == FORMAT && s->state != SANITIZE_NONE;
 	if (s->state == SANITIZE_RUNNING)
 		lu->sanitize = s;
 	else
