@@ -421,6 +421,25 @@ CASE(data, out_wrong_offset, "11.7.6, 11.8.4", NEED_WRITE,
 	missing(k, "behind the R2T's end", 8192, 8192);
 }
 
+CASE(data, out_swapped, "11.7.6, 13.18", NEED_WRITE, "two Data-Out PDUs in the wrong order are not both taken as if in order")
+{
+	struct conn *c = session(k, yes_no);
+	uint8_t *data = pattern(k, 8192, 77);
+	uint32_t itt = send_req(c, req_write(k, 0, 8192 / k->block)), ttt;
+	struct pdu *p = want_itt(c, ISCSI_R2T, itt);
+
+	if (be32(p->h + R2T_LEN) != 8192)
+		check_unsupported(k, "an R2T for %u bytes of 8192", be32(p->h + R2T_LEN));
+	ttt = be32(p->h + BHS_TTT);
+	send_req(c, req_out(k, itt, ttt, 4096, data + 4096, 4096, 0, false));
+	send_req(c, req_out(k, itt, ttt, 0, data, 4096, 1, true));
+	p = poll_pdu(c, CHECK_QUIET_MS * 4);
+	if (!p || p->op != ISCSI_SCSI_RSP || p->h[RSP_STATUS])
+		return;
+	same(k, peek(c, 0, 8192 / k->block), data, 8192, "the write ended with GOOD; what it wrote");
+	check_lax(k, "GOOD, with the data where their offsets say");
+}
+
 CASE(data, out_too_short, "11.8.4, 11.7.1", NEED_WRITE,
 	"Data-Out with F that is shorter than its R2T does not make the write GOOD")
 {
