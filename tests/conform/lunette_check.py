@@ -4,7 +4,7 @@
 unsupported for another reason than expected() knows. On both kernel loops, under the sanitizers, and with CHAP.
 
   lunette_check.py [--config NAME] [--suite NAME]      NAME: of CONFIGS"""
-import argparse, json, os, sys, tempfile
+import argparse, json, os, sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
@@ -17,19 +17,10 @@ CONFIGS = {
     "asan-epoll": ("asan", "epoll", False, None),
     "chap": ("release", "epoll", True, ["login", "keys", "discovery", "mcs"]),
 }
-# Portals of two groups: 1 with two addresses, 2 with one.
-CONF = """portals:
-{portals}
-volumes:
-  disk: {{ type: ram, size: 64MiB }}
-targets:
-  {iqn}:
-    luns: {{ 0: disk }}
-"""
-
-
-def expected(case, chap):
+def expected(case, chap, reason):
     """Why a case may not apply, or None."""
+    if reason.startswith("ErrorRecoveryLevel=2 was offered, 0 was"):
+        return "error recovery levels 1 and 2 are not offered yet"
     if case == "login/auth-skipped" and not chap:
         return "a target without users has nothing to skip"
     if chap and case in ("login/in-one-request", "login/two-stages", "login/security-to-full", "login/continue-bit",
@@ -49,8 +40,7 @@ def run(rep, name, want):
     flavour, loop, chap, suites = CONFIGS[name]
     ports = [h.free_port() for _ in range(2)]
     opts = ["--cores", "2", "--ram", "64M"] + (["--chap", USER] if chap else [])
-    for p in ports:
-        opts += ["--listen", f"127.0.0.1:{p}"]
+    opts += ["--listen", f"127.0.0.1:{ports[0]}", "--listen", f"127.0.0.1:{ports[1]},group=2"]
     s = h.Server(*opts, flavour=flavour, loop=loop, target=IQN)
     for suite in want or suites or [None]:
         cmd = [binary(flavour, "lunette"), "check", "--json", "--destructive", "--timeout", "20" if flavour == "asan" else "10"]
@@ -65,7 +55,7 @@ def run(rep, name, want):
             case = f"{c['suite']}/{c['case']}"
             if c["suite"] == "every" and suite:
                 case += "-in-" + suite
-            why = expected(case, chap)
+            why = expected(f"{c['suite']}/{c['case']}", chap, c["reason"])
             if c["result"] == "pass":
                 rep.ok(f"{name}/{case}")
             elif why and c["result"] == "not supported":
