@@ -524,6 +524,7 @@ CASE(erl1, snack_in_the_middle, "11.16", NEED_LUN,
 			send_req(c, req_snack(0, be32(p->h + BHS_ITT), ISCSI_NO_TAG, 1, 1));
 			sent = 1;
 		}
+		must(k, p->op != ISCSI_DATA_IN || be32(p->h + DATA_SN) < PDUS, "DataSN %u", be32(p->h + DATA_SN));
 		got[i] |= p->op == ISCSI_DATA_IN ? 1u << be32(p->h + DATA_SN) : 0;
 		ended += p->op == ISCSI_SCSI_RSP || (p->h[1] & DATA_STATUS_VALID);
 	}

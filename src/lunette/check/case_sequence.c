@@ -345,6 +345,7 @@ CASE(sequence, r2tsn, "11.8, 11.8.2, 11.8.4, 11.8.5", NEED_WRITE,
 		must(k, n && n <= c->s->max_burst && n <= len - off, "length %u at %u", n, off);
 		for (unsigned i = 0; i < open; i++)
 			must(k, be32(held[i]->h + BHS_TTT) != be32(p->h + BHS_TTT), "a Target Transfer Tag that is in use");
+		must(k, open < ARRAY_LEN(held), "%u R2Ts at once", open);
 		held[open++] = p;
 		must(k, open <= c->s->max_r2t, "%u R2Ts at once, %u agreed (13.17)", open, c->s->max_r2t);
 		sn++;

@@ -69,6 +69,14 @@ void *check_alloc(struct check *k, size_t n)
 	return p;
 }
 
+/* Words of a target go to terminals and into JSON. */
+static void printable(char *s)
+{
+	for (; *s; s++)
+		if (*s < ' ' || *s > '~')
+			*s = '?';
+}
+
 #define LEAVE(name, what)                                                 \
 	_Noreturn void name(struct check *k, const char *fmt, ...)        \
 	{                                                                 \
@@ -76,6 +84,7 @@ void *check_alloc(struct check *k, size_t n)
 		va_start(ap, fmt);                                        \
 		vsnprintf(k->why, sizeof(k->why), fmt, ap);               \
 		va_end(ap);                                               \
+		printable(k->why);                                        \
 		k->verdict = what;                                        \
 		longjmp(k->out, 1);                                       \
 	}
@@ -93,6 +102,7 @@ void check_every(struct check *k, enum every_rule rule, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(words, sizeof(words), fmt, ap);
 	va_end(ap);
+	printable(words);
 	if (asprintf(&all, "%s (first seen in %s/%s)", words, k->c->suite, k->c->name) > 0)
 		k->run->every_why[rule] = all;
 }

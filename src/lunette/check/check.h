@@ -125,6 +125,8 @@ struct session {
 	uint32_t first_burst, max_burst, max_r2t, erl, max_conns, time2wait, time2retain, level;
 	bool     initial_r2t, immediate, discovery;
 	char     initiator[256];
+	struct { uint32_t itt, edtl; } write[256]; /* the last ones, a ring: what R2Ts may ask for */
+	unsigned nwrite;
 };
 
 /* Rules that hold for every PDU a target sends, judged over the whole run, reported once each. */

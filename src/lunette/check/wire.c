@@ -182,6 +182,11 @@ static void number(struct conn *c, struct req *r)
 	}
 	if (!r->own_exp && op != ISCSI_LOGIN_REQ)
 		put_be32(r->h + BHS_EXP_STAT_SN, c->hold ? c->held : c->exp_stat);
+	if (op == ISCSI_SCSI_CMD && (r->h[BHS_FLAGS] & CMD_WRITE)) {
+		unsigned at = c->s->nwrite++ % ARRAY_LEN(c->s->write);
+		c->s->write[at].itt = be32(r->h + BHS_ITT);
+		c->s->write[at].edtl = be32(r->h + CMD_EDTL);
+	}
 	if (!r->own_len)
 		put_be24(r->h + BHS_DATA_LEN, r->len);
 	r->h[BHS_AHS_LEN] = (uint8_t)(r->ahs_len / 4);
@@ -375,6 +380,19 @@ static void judge_form(struct conn *c, const struct pdu *p)
 			be32(p->h + BHS_ITT), p->len);
 }
 
+/* Cases answer R2Ts out of buffers as long as the command. */
+static void judge_r2t(struct conn *c, const struct pdu *p)
+{
+	uint32_t itt = be32(p->h + BHS_ITT), off = be32(p->h + R2T_OFFSET), len = be32(p->h + R2T_LEN);
+	struct session *s = c->s;
+	unsigned n = MIN(s->nwrite, (unsigned)ARRAY_LEN(s->write)), at = s->nwrite, i = 0;
+
+	while (i < n && s->write[(at - i - 1) % ARRAY_LEN(s->write)].itt != itt)
+		i++;
+	uint32_t edtl = i < n ? s->write[(at - i - 1) % ARRAY_LEN(s->write)].edtl : 0;
+	must(c->k, off <= edtl && len <= edtl - off, "an R2T for %u bytes at %u of a command of %u", len, off, edtl);
+}
+
 /* A whole PDU out of the bytes, or NULL. */
 static struct pdu *parse(struct conn *c)
 {
@@ -405,6 +423,8 @@ static struct pdu *parse(struct conn *c)
 	c->nrx -= all;
 	trace(c, "<", p->h, len);
 	judge_form(c, p);
+	if (p->op == ISCSI_R2T)
+		judge_r2t(c, p);
 	judge_stat_sn(c, p);
 	judge_window(c, p);
 	return p;
