@@ -72,21 +72,41 @@ uint32_t copy_result_new(struct scsi_cmd *c, uint32_t id, uint8_t action, struct
 	return 0;
 }
 
+static void forget(struct copy_result *r)
+{
+	if (r->busy)
+		r->forget = true;
+	else
+		copy_result_drop(r);
+}
+
 void copy_forget(struct lu_loop *ll)
 {
 	struct scsi_nexus *n;
 	struct copy_result *r, *tmp;
 
-	list_for_each(n, &scsi_loop(ll->loop)->nexuses, node) {
-		list_for_each_safe(r, tmp, &n->copies, node) {
-			if (r->lu != ll->lu)
-				continue;
-			if (r->busy)
-				r->forget = true;
-			else
-				copy_result_drop(r);
-		}
-	}
+	list_for_each(n, &scsi_loop(ll->loop)->nexuses, node)
+		list_for_each_safe(r, tmp, &n->copies, node)
+			if (r->lu == ll->lu)
+				forget(r);
+}
+
+static bool maps(const struct lun_map *map, const struct lu *lu)
+{
+	unsigned i = 0;
+
+	while (i < map->n && map->lu[i] != lu)
+		i++;
+	return i < map->n;
+}
+
+void copy_forget_gone(struct scsi_nexus *n)
+{
+	struct copy_result *r, *tmp;
+
+	list_for_each_safe(r, tmp, &n->copies, node)
+		if (!maps(n->map, r->lu))
+			forget(r);
 }
 
 void copy_forget_all(struct scsi_nexus *n)

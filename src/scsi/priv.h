@@ -452,6 +452,7 @@ void copy_all_tokens(struct scsi_cmd *c);
 void copy_parameters(struct scsi_cmd *c);
 int  copy_vpd(struct scsi_cmd *c, uint8_t *p, size_t n);
 void copy_forget(struct lu_loop *ll);       /* a reset: results of this unit's copy manager, on this loop */
+void copy_forget_gone(struct scsi_nexus *n); /* the map changed: results of units that it does not see any more */
 void copy_forget_all(struct scsi_nexus *n); /* the nexus ends; no copy of it is under way */
 
 /* --- taskset.c --- */

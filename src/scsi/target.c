@@ -184,6 +184,7 @@ static void nexus_remap(struct scsi_nexus *n, const struct lun_map *map)
 	if (!same) {
 		each_itl(n, remap_itl);
 		each_itl(n, tell_luns);
+		copy_forget_gone(n);
 		n->remapped = true;
 	}
 	if (!described)
