@@ -103,7 +103,7 @@ static void leg_nexus(struct pr_change *ch, struct itl *itl)
 	bool abort = false, hit = concerned(ch, n, &ua, &abort);
 
 	pr_note(itl, n);
-	if (hit && !(ch->cmd && n == ch->cmd->nexus))
+	if (hit && ua && !(ch->cmd && n == ch->cmd->nexus))
 		ua_add(itl, ua);
 	if (hit && abort)
 		leg_allow(ch, itl, n);
@@ -212,15 +212,26 @@ static int parse_others(const uint8_t *p, size_t n, const struct pr_request *r, 
 	return count;
 }
 
+/* The relative identifiers of the target's ports are its portal group tags. */
+static bool has_port(const struct scsi_nexus *n, uint16_t port)
+{
+	bool found = port == n->tpgt;
+
+	for (unsigned i = 0; i < n->map->nports; i++)
+		found |= n->map->port[i] == port;
+	return found;
+}
+
 /* REGISTER AND MOVE, SPC-4 6.16.4. */
-static int parse_move(const uint8_t *p, size_t n, struct pr_request *r, struct pr_who **others)
+static int parse_move(const struct scsi_nexus *nexus, const uint8_t *p, size_t n, struct pr_request *r,
+	struct pr_who **others)
 {
 	uint32_t len = be32(p + 20);
 
 	r->unreg = p[17] & 2;
 	r->aptpl = p[17] & 1;
 	r->port = be16(p + 18);
-	if (len != n - PR_LIST || r->port != r->who->port) /* the one target port of this nexus' group */
+	if (len != n - PR_LIST || !has_port(nexus, r->port))
 		return -EINVAL;
 	int k = parse_others(p + PR_LIST, n - PR_LIST, r, others);
 	return k == 1 ? 1 : -EINVAL;
@@ -228,13 +239,12 @@ static int parse_move(const uint8_t *p, size_t n, struct pr_request *r, struct p
 
 static int parse_basic(const uint8_t *p, size_t n, struct pr_request *r, struct pr_who **others)
 {
-	bool spec_i_pt = p[20] & 8;
+	bool registers = r->action == 0 || r->action == 6;
 
-	r->all_ports = p[20] & 4;
-	r->aptpl = p[20] & 1;
-	if ((spec_i_pt || r->all_ports || r->aptpl) && r->action != 0 && r->action != 6)
-		return -EINVAL;
-	if (!spec_i_pt)
+	r->spec_i_pt = p[20] & 8;
+	r->all_ports = registers && p[20] & 4; /* SPC-4 table 216: the others ignore these two */
+	r->aptpl = registers && p[20] & 1;
+	if (!r->spec_i_pt)
 		return 0;
 	if (r->action != 0 || n < PR_LIST + 4 || be32(p + PR_LIST) != n - PR_LIST - 4)
 		return -EINVAL;
@@ -352,6 +362,7 @@ static struct pr_request *make_request(struct scsi_cmd *c)
 	r->who = w;
 	r->action = c->cdb[1] & 0x1f;
 	r->type = c->cdb[2] & 0x0f;
+	r->scope = c->cdb[2] >> 4; /* of the logical unit: 0, the only one */
 	return r;
 }
 
@@ -371,14 +382,12 @@ void pr_out(struct scsi_cmd *c)
 	scsi_data_get(c, 0, p, len);
 	r->key = be64(p);
 	r->new_key = be64(p + 8);
-	int n = r->action == 7 ? parse_move(p, len, r, &others) : parse_basic(p, len, r, &others);
+	int n = r->action == 7 ? parse_move(c->nexus, p, len, r, &others) : parse_basic(p, len, r, &others);
 	bool extra = r->action != 7 && !(p[20] & 8) && len != PR_LIST;
-	bool typed = r->action == 1 || r->action == 2 || r->action == 4 || r->action == 5;
-	bool scope = typed && c->cdb[2] >> 4; /* of the logical unit: 0, the only one; the others ignore it */
 	free(p);
 	r->other = others;
 	r->nother = n > 0 ? (unsigned)n : 0;
-	if (n >= 0 && !extra && !scope) {
+	if (n >= 0 && !extra) {
 		start_change(c, r);
 		return;
 	}
@@ -387,8 +396,6 @@ void pr_out(struct scsi_cmd *c)
 	free(r);
 	if (extra)
 		scsi_reply_sense(c, SENSE_PARAM_LENGTH);
-	else if (scope)
-		scsi_reply_field(c, SENSE_INVALID_FIELD, 2, 7);
 	else
 		scsi_reply_sense(c, SENSE_INVALID_PARAM);
 }
@@ -423,7 +430,8 @@ static void read_reservation(struct scsi_cmd *c, const struct pr_state *s)
 
 static void report_capabilities(struct scsi_cmd *c, const struct pr_state *s)
 {
-	uint8_t p[8] = { 0, 8, 0x1d, 0x80, 0xea, 0x01 }; /* CRH SIP_C ATP_C PTPL_C; TMV; the types */
+	/* CRH SIP_C ATP_C PTPL_C; TMV, ALLOW COMMANDS 100b: what table 65 marks with b is allowed; the types */
+	uint8_t p[8] = { 0, 8, 0x1d, 0xc0, 0xea, 0x01 };
 
 	p[3] |= s && s->aptpl;
 	scsi_reply_data(c, p, sizeof(p));

@@ -15,6 +15,8 @@ struct pr_request {
 	uint8_t  action, type;
 	uint64_t key, new_key;      /* RESERVATION KEY, SERVICE ACTION RESERVATION KEY */
 	bool     aptpl, all_ports, unreg;
+	bool     spec_i_pt;         /* `other` was given, though perhaps empty */
+	bool     scope;             /* another than of the logical unit */
 	uint16_t port;              /* REGISTER AND MOVE: relative target port */
 	const struct pr_who *who;   /* of the nexus that asks */
 	const struct pr_who *other; /* SPEC_I_PT; REGISTER AND MOVE: one */

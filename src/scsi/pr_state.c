@@ -17,6 +17,11 @@ static bool same_name(const struct pr_who *a, const struct pr_who *b)
 		!strcmp(a->target, b->target)));
 }
 
+static bool same_initiator(const struct pr_who *a, const struct pr_who *b)
+{
+	return !strcmp(a->initiator, b->initiator) && (a->any_isid || b->any_isid || !memcmp(a->isid, b->isid, 6));
+}
+
 /* Do they speak of a common nexus? */
 static bool overlap(const struct pr_who *a, const struct pr_who *b)
 {
@@ -131,8 +136,8 @@ static void set_key(struct work *w)
 
 	me.any_port |= r->all_ports;
 	for (unsigned i = 0; w->me < 0 && i < r->nother; i++)
-		if (find_who(w->s, &r->other[i]) >= 0) { /* SPC-4 table 193: all or nothing */
-			conflict(w);
+		if (find_who(w->s, &r->other[i]) >= 0) { /* SPC-4 table 67, note b: all or nothing */
+			refuse(w, SCSI_CHECK_CONDITION, SENSE_INVALID_PARAM);
 			return;
 		}
 	if (w->me >= 0) {
@@ -158,12 +163,12 @@ static void do_register(struct work *w)
 	const struct pr_request *r = w->r;
 	bool ignore = r->action == 6;
 
-	if (w->me >= 0 && r->nother) {
-		refuse(w, SCSI_CHECK_CONDITION, SENSE_INVALID_PARAM);
-		return;
-	}
 	if (!ignore && (w->me < 0 ? r->key != 0 : r->key != w->s->reg[w->me].key)) {
 		conflict(w);
+		return;
+	}
+	if (w->me >= 0 && r->spec_i_pt) { /* note c */
+		refuse(w, SCSI_CHECK_CONDITION, SENSE_INVALID_PARAM);
 		return;
 	}
 	if (w->me < 0 && !r->new_key)
@@ -230,7 +235,19 @@ static unsigned preempt_keys(struct work *w, uint64_t key)
 	return n;
 }
 
-/* SPC-4 5.12.11.2.4 and figure 9. */
+static bool type_known(uint8_t type)
+{
+	return type < 9 && (1u << type & (1u << 1 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8));
+}
+
+/* PREEMPT AND ABORT ends the asker's other commands too, where its own registration is among those it names. */
+static void abort_own(struct work *w, uint64_t key)
+{
+	if (w->r->action == 5 && (!key || w->s->reg[w->me].key == key))
+		tell(w, &w->s->reg[w->me].who, 0, true);
+}
+
+/* SPC-4 5.13.11.2.4 and figure 9. Where registrations are only removed, scope and type do not count (5.13.11.2.5). */
 static void do_preempt(struct work *w)
 {
 	struct pr_state *s = w->s;
@@ -244,14 +261,20 @@ static void do_preempt(struct work *w)
 			refuse(w, SCSI_CHECK_CONDITION, SENSE_INVALID_PARAM);
 			return;
 		}
-		bool own = w->me >= 0 && s->reg[w->me].key == key;
+		bool own = s->reg[w->me].key == key;
+		abort_own(w, key);
 		if (!preempt_keys(w, key) && !own)
 			conflict(w);
-		else if (own && !takes && !all) /* its own key without a reservation: its registration goes too */
-			remove_at(w, (unsigned)w->me);
+		else if (own) /* its registration goes too */
+			unregister(w);
 		s->generation++;
 		return;
 	}
+	if (!type_known(w->r->type) || w->r->scope) {
+		refuse(w, SCSI_CHECK_CONDITION, SENSE_INVALID_FIELD);
+		return;
+	}
+	abort_own(w, key);
 	preempt_keys(w, key);
 	if (was != w->r->type)
 		for (unsigned i = 0; i < s->n; i++)
@@ -267,11 +290,15 @@ static void do_move(struct work *w)
 	const struct pr_request *r = w->r;
 	struct pr_state *s = w->s;
 
+	if (!s->type) {
+		refuse(w, SCSI_CHECK_CONDITION, SENSE_INVALID_FIELD); /* SPC-4 5.13.8 */
+		return;
+	}
 	if (!is_holder(s, w->me) || pr_all_registrants(s->type)) {
 		conflict(w);
 		return;
 	}
-	if (!r->new_key || overlap(&r->other[0], r->who)) {
+	if (!r->new_key || same_initiator(&r->other[0], r->who)) {
 		refuse(w, SCSI_CHECK_CONDITION, SENSE_INVALID_PARAM);
 		return;
 	}
@@ -303,16 +330,11 @@ static const struct pr_action {
 	[1] = { do_reserve, true, true },
 	[2] = { do_release, true, true },
 	[3] = { do_clear, true, false },
-	[4] = { do_preempt, true, true },
-	[5] = { do_preempt, true, true },
+	[4] = { do_preempt, true, false },
+	[5] = { do_preempt, true, false },
 	[6] = { do_register, false, false },
 	[7] = { do_move, true, false },
 };
-
-static bool type_known(uint8_t type)
-{
-	return type < 9 && (1u << type & (1u << 1 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8));
-}
 
 static struct pr_state *copy(const struct pr_state *old, unsigned room)
 {
@@ -342,7 +364,7 @@ int pr_apply(const struct pr_state *old, const struct pr_request *r, struct pr_o
 	w.me = find_who(w.s, r->who);
 	if (a->key && (w.me < 0 || w.s->reg[w.me].key != r->key))
 		conflict(&w);
-	else if (a->typed && !type_known(r->type) && r->action != 2)
+	else if (a->typed && ((!type_known(r->type) && r->action != 2) || r->scope))
 		refuse(&w, SCSI_CHECK_CONDITION, SENSE_INVALID_FIELD);
 	else
 		a->run(&w);

@@ -100,10 +100,9 @@ static uint8_t model_preempt(struct model *m, int me, uint8_t type, uint64_t sar
 		hit |= m->key[i] && (!sark || m->key[i] == sark);
 	if (!hit)
 		return CONFLICT;
-	bool held_by_all = m->type && ar(m->type);
 	for (int i = 0; i < NEXUSES; i++) {
 		bool named = !sark || m->key[i] == sark;
-		if (named && (i != me || (!takes && !held_by_all)))
+		if (named && (i != me || !takes))
 			m->key[i] = 0;
 	}
 	if (takes)
@@ -264,7 +263,7 @@ static void test_events(void **state)
 static void test_others(void **state)
 {
 	struct pr_who me = who_of(0), two[2] = { who_of(2), who_of(4) };
-	struct pr_request r = { .action = 0, .new_key = 7, .who = &me, .other = two, .nother = 2 };
+	struct pr_request r = { .action = 0, .new_key = 7, .who = &me, .other = two, .nother = 2, .spec_i_pt = true };
 	struct pr_state *s = NULL;
 	struct pr_outcome o;
 
@@ -276,7 +275,8 @@ static void test_others(void **state)
 	struct pr_who late = who_of(1);
 	r.who = &late;
 	assert_int_equal(pr_apply(s, &r, &o), 0);
-	assert_int_equal(o.status, CONFLICT); /* host 1 is registered already */
+	assert_int_equal(o.status, CHECK_COND); /* host 1 is registered already: table 67, note b */
+	assert_int_equal(o.sense, SENSE_INVALID_PARAM);
 	free(o.events);
 	assert_int_equal(apply(&s, 0, 1, PR_EX_ACCESS, 7, 0, NULL), 0);
 	struct pr_request move = { .action = 7, .key = 7, .new_key = 9, .who = &me, .other = &two[1], .nother = 1,
@@ -289,6 +289,165 @@ static void test_others(void **state)
 	assert_int_equal(o.next->reg[o.next->holder].key, 9);
 	free(o.events);
 	free(o.next);
+	free(s);
+}
+
+static uint8_t ask(struct pr_state **s, struct pr_request r, uint32_t *ret_sense)
+{
+	struct pr_outcome o;
+
+	assert_int_equal(pr_apply(*s, &r, &o), 0);
+	if (o.next) {
+		free(*s);
+		*s = o.next;
+	}
+	free(o.events);
+	*ret_sense = o.sense;
+	return o.status;
+}
+
+/* Tables 67 and 68, row by row: what comes first when several things are wrong, and that SPEC_I_PT counts where its list
+ * is empty too. */
+static void test_register_rows(void **state)
+{
+	struct pr_who me = who_of(0), other = who_of(2);
+	struct pr_state *s = NULL;
+	uint32_t sense;
+	const struct pr_request base = { .who = &me, .aptpl = true };
+	struct pr_request r = base;
+
+	r.spec_i_pt = true; /* unregistered, both keys zero: nothing, whatever SPEC_I_PT */
+	assert_int_equal(ask(&s, r, &sense), 0);
+	assert_int_equal(s->n, 0);
+	assert_false(s->aptpl);
+	r.key = 9;
+	r.new_key = 1;
+	assert_int_equal(ask(&s, r, &sense), CONFLICT); /* unregistered, key not zero */
+	r.key = 0;
+	assert_int_equal(ask(&s, r, &sense), 0);
+	assert_int_equal(s->n, 1);
+	assert_true(s->aptpl);
+	r.key = 9;
+	r.other = &other;
+	r.nother = 1;
+	assert_int_equal(ask(&s, r, &sense), CONFLICT); /* registered, wrong key: before SPEC_I_PT */
+	for (int zero = 0; zero < 2; zero++)
+		for (unsigned others = 0; others < 2; others++) {
+			r.key = 1;
+			r.new_key = zero ? 0 : 2;
+			r.nother = others;
+			assert_int_equal(ask(&s, r, &sense), CHECK_COND);
+			assert_int_equal(sense, SENSE_INVALID_PARAM);
+		}
+	assert_int_equal(s->n, 1);
+	assert_int_equal(s->reg[0].key, 1);
+	r = base;
+	r.action = 6; /* REGISTER AND IGNORE: any key */
+	r.key = 77;
+	r.new_key = 3;
+	r.aptpl = false;
+	assert_int_equal(ask(&s, r, &sense), 0);
+	assert_int_equal(s->reg[0].key, 3);
+	assert_false(s->aptpl); /* the last valid value counts, 6.16.3 */
+	free(s);
+}
+
+/* Table 70, and 5.13.8: REGISTER AND MOVE without a reservation is ILLEGAL REQUEST in the CDB, not a conflict; to another
+ * target port of the own initiator port it is none of the exceptions but refused; a zero key too. */
+static void test_move_rows(void **state)
+{
+	struct pr_who me = who_of(0), sibling = who_of(1), other = who_of(3);
+	struct pr_state *s = NULL;
+	uint32_t sense;
+	struct pr_request r = { .action = 7, .who = &me, .key = 1, .new_key = 5, .other = &other, .nother = 1 };
+
+	assert_int_equal(ask(&s, r, &sense), CONFLICT); /* unregistered */
+	apply(&s, 0, 0, 0, 0, 1, NULL);
+	apply(&s, 2, 0, 0, 0, 2, NULL);
+	assert_int_equal(ask(&s, r, &sense), CHECK_COND);
+	assert_int_equal(sense, SENSE_INVALID_FIELD);
+	apply(&s, 2, 1, PR_EX_ACCESS, 2, 0, NULL);
+	assert_int_equal(ask(&s, r, &sense), CONFLICT); /* another holds it */
+	apply(&s, 2, 2, PR_EX_ACCESS, 2, 0, NULL);
+	apply(&s, 0, 1, PR_EX_ACCESS_AR, 1, 0, NULL);
+	assert_int_equal(ask(&s, r, &sense), CONFLICT); /* all registrants hold it */
+	apply(&s, 0, 2, PR_EX_ACCESS_AR, 1, 0, NULL);
+	apply(&s, 0, 1, PR_EX_ACCESS, 1, 0, NULL);
+	r.new_key = 0;
+	assert_int_equal(ask(&s, r, &sense), CHECK_COND);
+	assert_int_equal(sense, SENSE_INVALID_PARAM);
+	r.new_key = 5;
+	r.other = &sibling;
+	assert_int_equal(ask(&s, r, &sense), CHECK_COND);
+	assert_int_equal(sense, SENSE_INVALID_PARAM);
+	r.other = &other; /* host 1 through port 2: a port of its own */
+	assert_int_equal(ask(&s, r, &sense), 0);
+	assert_int_equal(s->n, 3);
+	assert_int_equal(s->reg[s->holder].who.port, 2);
+	assert_int_equal(s->reg[s->holder].key, 5);
+	free(s);
+}
+
+/* 5.13.11.2.5: PREEMPT that only removes registrations ignores scope and type; its own key goes too, without a unit
+ * attention, under all registrants as well. With a reservation to take they count. */
+static void test_preempt_ignores(void **state)
+{
+	struct pr_who me = who_of(0);
+	struct pr_state *s = NULL;
+	struct pr_outcome o;
+	uint32_t sense;
+	struct pr_request r = { .action = 4, .who = &me, .key = 1, .new_key = 2, .type = 0, .scope = true };
+
+	for (int i = 0; i < 4; i++)
+		apply(&s, i, 0, 0, 0, 1 + (uint64_t)i, NULL);
+	assert_int_equal(ask(&s, r, &sense), 0);
+	assert_int_equal(s->n, 3);
+	r.new_key = 9;
+	assert_int_equal(ask(&s, r, &sense), CONFLICT); /* nobody's key */
+	apply(&s, 2, 1, PR_WRITE_EX, 3, 0, NULL);
+	r.new_key = 3;
+	assert_int_equal(ask(&s, r, &sense), CHECK_COND);
+	assert_int_equal(sense, SENSE_INVALID_FIELD);
+	r.type = PR_EX_ACCESS;
+	assert_int_equal(ask(&s, r, &sense), CHECK_COND); /* another scope */
+	r.scope = false;
+	assert_int_equal(ask(&s, r, &sense), 0);
+	assert_int_equal(s->type, PR_EX_ACCESS);
+	apply(&s, 0, 2, PR_EX_ACCESS, 1, 0, NULL);
+	apply(&s, 0, 1, PR_WRITE_EX_AR, 1, 0, NULL);
+	assert_int_equal(s->n, 2);
+	assert_int_equal(apply(&s, 0, 5, PR_WRITE_EX_AR, 1, 1, &o), 0); /* its own key, which all registrants hold with */
+	assert_int_equal(o.nevents, 1);
+	assert_int_equal(told(&o, 0, 0, true), 1);
+	free(o.events);
+	assert_int_equal(s->n, 1);
+	assert_int_equal(s->type, PR_WRITE_EX_AR); /* another registrant holds it still */
+	assert_int_equal(apply(&s, 3, 4, 0, 4, 4, NULL), 0);
+	assert_int_equal(s->n, 0);
+	assert_int_equal(s->type, 0); /* table 71: with the last registration it goes */
+	free(s);
+}
+
+/* 5.13.11.2.6: PREEMPT AND ABORT ends the commands of all that it names, the asker's other ones too if it names itself. */
+static void test_abort_own(void **state)
+{
+	struct pr_state *s = NULL;
+	struct pr_outcome o;
+
+	for (int i = 0; i < 3; i++)
+		apply(&s, i, 0, 0, 0, i < 2 ? 1 : 2, NULL);
+	apply(&s, 0, 1, PR_EX_ACCESS, 1, 0, NULL);
+	assert_int_equal(apply(&s, 0, 5, PR_WRITE_EX, 1, 1, &o), 0); /* the holder preempts itself and its namesake */
+	assert_int_equal(told(&o, 0, 0, true), 1);
+	assert_int_equal(told(&o, 1, 0x2a05, true), 1);
+	assert_int_equal(told(&o, 2, 0x2a04, false), 1); /* the type changed */
+	assert_int_equal(o.nevents, 3);
+	free(o.events);
+	assert_int_equal(s->n, 2);
+	assert_int_equal(s->type, PR_WRITE_EX);
+	assert_int_equal(apply(&s, 0, 5, PR_WRITE_EX, 1, 2, &o), 0);
+	assert_int_equal(told(&o, 0, 0, true), 0);
+	free(o.events);
 	free(s);
 }
 
@@ -345,7 +504,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model), cmocka_unit_test(test_events), cmocka_unit_test(test_others),
-		cmocka_unit_test(test_damage), cmocka_unit_test(test_transport_id),
+		cmocka_unit_test(test_register_rows), cmocka_unit_test(test_move_rows), cmocka_unit_test(test_preempt_ignores),
+		cmocka_unit_test(test_abort_own), cmocka_unit_test(test_damage), cmocka_unit_test(test_transport_id),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -489,7 +489,7 @@ static void persistent(void **state)
 		assert_sense(DO(n, 0x00), 6, 0x2a, 0x03);
 	}
 	assert_good(pr_out_cmd(n, 0, 0, 0, 0x11, 1)); /* APTPL */
-	assert_int_equal(DO(n, 0x5e, 2, 0, 0, 0, 0, 0, 0, 8).data[3], 0x81);
+	assert_int_equal(DO(n, 0x5e, 2, 0, 0, 0, 0, 0, 0, 8).data[3], 0xc1);
 	assert_good(pr_out_cmd(n2, 0, 0, 0, 0x22, 1));
 	assert_good(pr_out_cmd(n, 1, 3, 0x11, 0, 0));
 	assert_good(pr_out_cmd(n2, 5, 1, 0x22, 0x11, 0)); /* PREEMPT AND ABORT */

@@ -315,6 +315,59 @@ static void reserve_race(void **state)
 	}
 }
 
+/* Table 216: APTPL and ALL_TG_PT count for registering alone, SPEC_I_PT is refused elsewhere; what is ignored changes
+ * nothing. */
+static void bits(void **state)
+{
+	static const uint8_t others[] = { 1, 2, 3, 4 };
+
+	for (unsigned i = 0; i < ARRAY_LEN(others); i++) {
+		assert_int_equal(out(n, 6, 0, 0, 1, 0), SCSI_GOOD);
+		assert_int_equal(out(n2, 6, 0, 0, 2, 0), SCSI_GOOD);
+		assert_int_equal(out(n, others[i], EX_ACCESS, 1, 2, 0x05), SCSI_GOOD);
+		assert_int_equal(RUN(n, 0, 0x5e, 2, 0, 0, 0, 0, 0, 0, 8).data[3] & 1, 0); /* PTPL_A */
+		assert_int_equal(out(n, others[i], EX_ACCESS, 1, 2, 0x08), SCSI_CHECK_CONDITION);
+		assert_int_equal(out(n, 6, 0, 0, 0, 0), SCSI_GOOD);
+		bed_ready(n, 0);
+		bed_ready(n2, 0);
+		out(n2, 6, 0, 0, 0, 0);
+	}
+	assert_int_equal(out(n, 6, 0, 0, 1, 0x08), SCSI_CHECK_CONDITION); /* not with REGISTER AND IGNORE either */
+}
+
+/* REGISTER AND MOVE hands a reservation over to another initiator at any port of the target, and to no other port; 6.16.4. */
+static void move_to_port(void **state)
+{
+	struct scsi_ports ports = { .tpgs = 1, .n = 2, .tag = { 1, 5 } };
+	struct pr_who who = { .isid = { 0x80, 0, 0, 0, 0, 3 } };
+	uint8_t p[24 + PR_TRANSPORT_ID_MAX] = { 0 }, id[6] = { 0x80, 0, 0, 0, 0, 3 };
+	struct answer a;
+
+	scsi_target_set_ports(bed.target, &ports);
+	bed_map(&(struct scsi_lun){ 0, lu }, 1);
+	struct scsi_nexus *far = scsi_nexus_new(bed.target, loop_group.loop[1], n->initiator, id, 5);
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+	bed_ready(far, 0);
+	memcpy(who.initiator, n->initiator, sizeof(who.initiator));
+	assert_int_equal(out(n, 0, 0, 0, 1, 0), SCSI_GOOD);
+	assert_int_equal(out(n, 1, EX_ACCESS, 1, 0, 0), SCSI_GOOD);
+	unsigned len = pr_transport_id(&who, p + 24);
+	put_be64(p, 1);
+	put_be64(p + 8, 9);
+	put_be32(p + 20, len);
+	for (uint16_t port = 4; port < 6; port++) {
+		put_be16(p + 18, port);
+		bed_start_cmd(bed_cmd(&a, n, 0, CDB(0x5f, 7, 0, 0, 0, 0, 0, 0, (uint8_t)(24 + len)), 0, 24 + len), p);
+		finish(&a);
+		assert_int_equal(a.status, port == 4 ? SCSI_CHECK_CONDITION : SCSI_GOOD);
+	}
+	bed_settle();
+	assert_int_equal(write_status(far), SCSI_GOOD);
+	assert_int_equal(write_status(n), SCSI_RESERVATION_CONFLICT);
+	bed_nexus_close(far);
+}
+
 static void shown(void *ctx, const struct pr_state *s, bool reserved)
 {
 	int *regs = ctx;
@@ -468,7 +521,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { T(against_each_other), T(reset_while_waiting), T(nexus_goes), T(power_loss),
 		T(lists), T(nexus_reset), T(unit_leaves), T(beside),
-		T(instead), T(reserve_race), T(by_administrator), T(taken_over),
+		T(instead), T(reserve_race), T(by_administrator), T(taken_over), T(bits), T(move_to_port),
 		cmocka_unit_test_setup_teardown(prevent_ends, setup_removable, teardown) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
