@@ -36,9 +36,9 @@ const struct scsi_mode_page disk_mode[] = {
 	{ .len = 0 },
 };
 
-static const struct scsi_op *const disk_ops[] = { spc_ops, sbc_ops, service_ops, copy_ops, NULL };
+static const struct scsi_op *const disk_ops[] = { spc_ops, sbc_ops, service_ops, copy_ops, format_ops, NULL };
 
-static const struct scsi_op *const disk_pi_ops[] = { spc_ops, sbc_ops, service_ops, pi_ops, NULL };
+static const struct scsi_op *const disk_pi_ops[] = { spc_ops, sbc_ops, service_ops, copy_ops, format_ops, pi_ops, NULL };
 
 const struct lu_type lu_disk = {
 	.name = "disk",

@@ -487,7 +487,7 @@ void sanitize_stop(struct lu *lu);                /* home: the unit is about to 
 uint8_t format_load(struct lu *lu); /* protection type that the unit is formatted with; control thread */
 
 /* --- command tables --- */
-extern const struct scsi_op spc_ops[], sbc_ops[], service_ops[], pi_ops[], copy_ops[];
+extern const struct scsi_op spc_ops[], sbc_ops[], service_ops[], format_ops[], pi_ops[], copy_ops[];
 extern const struct scsi_page disk_vpd[];
 extern const struct scsi_mode_page disk_mode[];
 void spc_inquiry(struct scsi_cmd *c);

@@ -467,7 +467,8 @@ static void give_back_some(struct sanitize *s, uint64_t left)
 		step(s);
 		return;
 	}
-	s->io.req = (struct blk_req){ .op = format ? BLK_ZERO : BLK_DISCARD, .flags = format ? BLK_MAY_UNMAP : 0, .off = s->at, .len = MIN(left, (uint64_t)ZERO_CHUNK) };
+	s->io.req = (struct blk_req){ .op = format ? BLK_ZERO : BLK_DISCARD, .flags = format ? BLK_MAY_UNMAP : 0, .off = s->at,
+		.len = MIN(left, (uint64_t)ZERO_CHUNK) };
 	submit(s, io_moved);
 }
 

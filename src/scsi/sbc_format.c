@@ -70,7 +70,7 @@ int format_pattern(const struct scsi_cmd *c, uint8_t pattern[4096], uint32_t *re
 }
 
 /* The length of the list is nowhere in the CDB: it is what the initiator brings. */
-int64_t format_prepare(struct scsi_cmd *c)
+static int64_t format_prepare(struct scsi_cmd *c)
 {
 	bool data = c->cdb[1] & FMTDATA;
 
@@ -136,7 +136,7 @@ void format_exec(struct scsi_cmd *c)
 enum { COR_DIS = 0x80, WR_UNCOR = 0x40, PBLOCK = 0x20 };
 
 /* Only WR_UNCOR is left of it in SBC-4, and it transfers nothing. */
-int64_t sbc_write_long_prepare(struct scsi_cmd *c)
+static int64_t sbc_write_long_prepare(struct scsi_cmd *c)
 {
 	if (!(c->ll->pub.blk->caps & BLK_CAN_TUPLES))
 		scsi_reply_sense(c, SENSE_INVALID_OPCODE);
@@ -162,7 +162,7 @@ static void marked(struct blk_io *io, void *ctx)
 }
 
 /* Reads of the block are MEDIUM ERROR until it is written. */
-void sbc_write_long(struct scsi_cmd *c)
+static void sbc_write_long(struct scsi_cmd *c)
 {
 	c->len = 1ull << c->ll->shift;
 	c->io.req = (struct blk_req){ .op = BLK_ZERO, .flags = BLK_MARK_BAD, .off = c->off, .len = c->len };
@@ -173,7 +173,7 @@ void sbc_write_long(struct scsi_cmd *c)
 
 /* The medium below moves blocks by itself, or has nowhere to move them: that a listed block exists is all there is to
  * check. What cannot be read stays so until it is written. */
-void sbc_reassign(struct scsi_cmd *c)
+static void sbc_reassign(struct scsi_cmd *c)
 {
 	unsigned each = c->cdb[1] & 2 ? 8 : 4; /* LONGLBA */
 	uint8_t p[8];
@@ -203,10 +203,29 @@ void sbc_reassign(struct scsi_cmd *c)
 }
 
 /* REASSIGN BLOCKS has no length in its CDB either. */
-int64_t sbc_reassign_prepare(struct scsi_cmd *c)
+static int64_t sbc_reassign_prepare(struct scsi_cmd *c)
 {
 	if (c->room_out <= LIST_MAX)
 		return c->room_out;
 	scsi_reply_sense(c, SENSE_PARAM_LENGTH);
 	return -1;
 }
+
+#define F2 0xff, 0xff
+#define F4 F2, F2
+
+const struct scsi_op format_ops[] = {
+	{ .opcode = 0x04, .name = "FORMAT UNIT", .spec = "SBC-4 5.4", .cdb_len = 6,
+	  .flags = SCSI_OUT | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = format_prepare, .exec = format_exec,
+	  .usage = { 0x04, 0xff, 0xff } },
+	{ .opcode = 0x07, .name = "REASSIGN BLOCKS", .spec = "SBC-4 5.24", .cdb_len = 6,
+	  .flags = SCSI_OUT | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_reassign_prepare,
+	  .exec = sbc_reassign, .usage = { 0x07, 0x03 } },
+	{ .opcode = 0x3f, .name = "WRITE LONG (10)", .spec = "SBC-4 5.50", .cdb_len = 10,
+	  .flags = SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_write_long_prepare, .exec = sbc_write_long,
+	  .lba = { 2, 4 }, .usage = { 0x3f, 0xe0, F4, 0, F2 } },
+	{ .opcode = 0x9f, .action = 0x11, .name = "WRITE LONG (16)", .spec = "SBC-4 5.51", .cdb_len = 16,
+	  .flags = SCSI_SA | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_write_long_prepare,
+	  .exec = sbc_write_long, .lba = { 2, 8 }, .usage = { 0x9f, 0xf1, F4, F4, 0, 0, F2 } },
+	{ .name = NULL },
+};

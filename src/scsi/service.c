@@ -15,18 +15,6 @@
 
 /* CRYPTOGRAPHIC ERASE is absent: there is no key that could be changed. */
 const struct scsi_op service_ops[] = {
-	{ .opcode = 0x04, .name = "FORMAT UNIT", .spec = "SBC-4 5.4", .cdb_len = 6,
-	  .flags = SCSI_OUT | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = format_prepare, .exec = format_exec,
-	  .usage = { 0x04, 0xff, 0xff } },
-	{ .opcode = 0x07, .name = "REASSIGN BLOCKS", .spec = "SBC-4 5.24", .cdb_len = 6,
-	  .flags = SCSI_OUT | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_reassign_prepare,
-	  .exec = sbc_reassign, .usage = { 0x07, 0x03 } },
-	{ .opcode = 0x3f, .name = "WRITE LONG (10)", .spec = "SBC-4 5.50", .cdb_len = 10,
-	  .flags = SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_write_long_prepare, .exec = sbc_write_long,
-	  .lba = { 2, 4 }, .usage = { 0x3f, 0xe0, F4, 0, F2 } },
-	{ .opcode = 0x9f, .action = 0x11, .name = "WRITE LONG (16)", .spec = "SBC-4 5.51", .cdb_len = 16,
-	  .flags = SCSI_SA | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_write_long_prepare,
-	  .exec = sbc_write_long, .lba = { 2, 8 }, .usage = { 0x9f, 0xf1, F4, F4, 0, 0, F2 } },
 	SANITIZE(0x01, "OVERWRITE"),
 	SANITIZE(0x02, "BLOCK ERASE"),
 	SANITIZE(0x1f, "EXIT FAILURE MODE"),

@@ -14,15 +14,11 @@ void sanitize_format(struct scsi_cmd *c); /* exec of FORMAT UNIT whose parameter
 
 /* --- sbc_format.c: what FORMAT UNIT asks for --- */
 void format_exec(struct scsi_cmd *c);
-int64_t format_prepare(struct scsi_cmd *c);
 int  format_type(const struct scsi_cmd *c);  /* of protection; -1: no such */
 bool format_immed(const struct scsi_cmd *c);
 /* 1: blocks are made of this pattern; 0: of zeros. */
 int  format_pattern(const struct scsi_cmd *c, uint8_t pattern[4096], uint32_t *ret_len);
-void sbc_write_long(struct scsi_cmd *c);
-int64_t sbc_write_long_prepare(struct scsi_cmd *c);
-void sbc_reassign(struct scsi_cmd *c);
-int64_t sbc_reassign_prepare(struct scsi_cmd *c);
+
 
 /* --- log.c --- */
 enum { SPACE_SHIFT = 20 }; /* one unit of a threshold set: a mebibyte */
