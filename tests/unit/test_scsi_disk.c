@@ -519,7 +519,7 @@ static void persistent(void **state)
 	bed_ready(n2, 0);
 	assert_good(OUT(n2, buf, 512, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1));
 	assert_good(pr_out_cmd(n2, 3, 0, 0x33, 0, 0));
-	assert_sense(pr_out_cmd(n, 1, 2, 0, 0, 0x1), 5, 0x26, 0); /* APTPL where it does not belong */
+	assert_sense(pr_out_cmd(n, 1, 2, 0, 0, 0x8), 5, 0x26, 0); /* SPEC_I_PT where it does not belong */
 	assert_sense(OUT(n, move, 23, 0x5f, 0, 0, 0, 0, 0, 0, 0, 23), 5, 0x1a, 0);
 }
 
