@@ -20,6 +20,15 @@ static void drain(struct duplex *x)
 		;
 }
 
+static const uint8_t *want(struct duplex *x, uint8_t op)
+{
+	const uint8_t *h = duplex_next(x, NULL, NULL);
+
+	assert_non_null(h);
+	assert_int_equal(h[0], op);
+	return h;
+}
+
 static void open_one(struct duplex *x, const char *keys, size_t len)
 {
 	uint8_t bhs[48], tur[16] = { 0 };
@@ -311,6 +320,31 @@ static void test_waits_for_commands(void **state)
 	duplex_close(&d);
 }
 
+/* Proves that a command which came behind a function is not ended by it, though the function waited meanwhile (11.5.1); an immediate
+ * command that was here first is. */
+static void test_commands_behind(void **state)
+{
+	uint8_t bhs[48], cdb[16] = { 0x2a, [8] = 8 };
+	uint32_t before, behind;
+
+	OPEN(&d, SOLICITED);
+	uint32_t ttt = write_waits(&d, &before);
+	duplex_cmd(&d, bhs, FLAG_FINAL | CMD_WRITE, 4096, cdb);
+	bhs[0] |= OP_IMMEDIATE;
+	d.cmd_sn--;
+	duplex_send(&d, bhs, NULL, 0);
+	uint32_t immediate = d.itt, ttt2 = be32(want(&d, ISCSI_R2T) + BHS_TTT);
+	send_tmf(&d, TMF_ABORT_TASK_SET, ISCSI_NO_TAG, 0);
+	uint32_t ttt3 = write_waits(&d, &behind);
+	serve(&d, before, ttt);
+	serve(&d, immediate, ttt2);
+	assert_int_equal(want(&d, ISCSI_TMF_RSP)[RSP_RESPONSE], TMF_RSP_COMPLETE);
+	assert_null(duplex_next(&d, NULL, NULL));
+	serve(&d, behind, ttt3);
+	assert_int_equal(want(&d, ISCSI_SCSI_RSP)[RSP_STATUS], 0);
+	duplex_close(&d);
+}
+
 /* Proves the header of every asynchronous message (11.9), that each takes a StatSN, and that none is sent before full
  * feature phase. */
 static void test_async_messages(void **state)
@@ -361,15 +395,6 @@ static void send_text(struct duplex *x, uint8_t flags, uint32_t itt, uint32_t tt
 	duplex_send(x, h, text, len);
 }
 #define TEXT(x, flags, itt, ttt, text) send_text(x, flags, itt, ttt, text, sizeof(text) - 1)
-
-static const uint8_t *want(struct duplex *x, uint8_t op)
-{
-	const uint8_t *h = duplex_next(x, NULL, NULL);
-
-	assert_non_null(h);
-	assert_int_equal(h[0], op);
-	return h;
-}
 
 /* The text is rejected for that reason, and its CmdSN counts as not received (7.3). */
 static void want_reject(struct duplex *x, uint8_t reason)
@@ -682,6 +707,7 @@ int main(void)
 		cmocka_unit_test(test_protocol_level), cmocka_unit_test(test_waits_for_data),
 		cmocka_unit_test(test_waits_in_vain), cmocka_unit_test(test_fast_abort), cmocka_unit_test(test_third_party),
 		cmocka_unit_test(test_waits_for_commands), cmocka_unit_test(test_async_messages),
+		cmocka_unit_test(test_commands_behind),
 		cmocka_unit_test(test_text_exchange), cmocka_unit_test(test_declare), cmocka_unit_test(test_reject_reasons),
 		cmocka_unit_test(test_reject_data),
 		cmocka_unit_test(test_reject_resources), cmocka_unit_test(test_waiting_for_logout),
