@@ -12,7 +12,8 @@ static struct conn *level_1(struct check *k, const char *more)
 {
 	char keys[256];
 
-	snprintf(keys, sizeof(keys), "ErrorRecoveryLevel=2\nMaxRecvDataSegmentLength=%u\nMaxBurstLength=%u%s%s", SEGMENT,
+	snprintf(keys, sizeof(keys),
+		"ErrorRecoveryLevel=2\nMaxRecvDataSegmentLength=%u\nFirstBurstLength=512\nMaxBurstLength=%u%s%s", SEGMENT,
 		4 * SEGMENT,
 		*more ? "\n" : "", more);
 	struct conn *c = session(k, keys);
@@ -163,13 +164,21 @@ static void five(struct conn *c, struct pdu *p[5])
 	p[4] = want_itt(c, ISCSI_TMF_RSP, send_req(c, req_tmf(k, TMF_ABORT_TASK, 0x999, c->s->cmd_sn - 1000)));
 }
 
+/* Those of p come again, in any order, and nothing else. */
 static void five_again(struct conn *c, struct pdu *p[5], unsigned first, unsigned last)
 {
-	for (unsigned i = first; i < last; i++) {
-		struct pdu *q = want(c, p[i]->op);
+	unsigned seen = 0, all = ((1u << last) - 1) & ~((1u << first) - 1);
+
+	while (seen != all) {
+		struct pdu *q = next(c);
+		unsigned i = first;
+		while (i < last && memcmp(q->h + BHS_STAT_SN, p[i]->h + BHS_STAT_SN, 4))
+			i++;
+		must(c->k, i < last && !(seen & 1u << i), "%s with StatSN %#x", pdu_words(c, q), be32(q->h + BHS_STAT_SN));
 		if (q->op == ISCSI_SCSI_RSP)
 			memcpy(q->h + RSP_EXP_DATA_SN, p[i]->h + RSP_EXP_DATA_SN, 4);
 		same_pdu(c->k, q, p[i]);
+		seen |= 1u << i;
 	}
 	quiet(c, CHECK_QUIET_MS);
 }

@@ -179,6 +179,19 @@ CASE(tmf, clear_task_set, "4.2.3.3, 11.5.1", NEED_WRITE | NEED_DISRUPT, "CLEAR T
 	task_set(k, TMF_CLEAR_TASK_SET);
 }
 
+CASE(tmf, waits_for_data, "4.2.3.3 a, 11.5.1", NEED_WRITE,
+	"without FastAbort the response to ABORT TASK SET waits for the answers to the R2Ts that are out")
+{
+	struct conn *c = session(k, waits);
+	struct pdu *p = waiting(c, 0);
+	uint32_t itt = send_req(c, req_tmf(k, TMF_ABORT_TASK_SET, ISCSI_NO_TAG, 0));
+
+	quiet(c, CHECK_QUIET_MS * 2);
+	answer_r2t(c, p);
+	p = want_itt(c, ISCSI_TMF_RSP, itt);
+	must(k, p->h[RSP_RESPONSE] == TMF_RSP_COMPLETE, "response %u", p->h[RSP_RESPONSE]);
+}
+
 CASE(tmf, abort_task_set_idle, "11.6.1", NEED_LUN, "ABORT TASK SET without tasks: complete")
 {
 	struct conn *c = session(k, "");

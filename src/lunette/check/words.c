@@ -120,10 +120,10 @@ void sense_of(const struct pdu *p, uint8_t *key, uint8_t *asc, uint8_t *ascq)
 		*key = s[1] & 15;
 		*asc = s[2];
 		*ascq = s[3];
-	} else if (n >= 14) {
+	} else if ((s[0] & 0x7e) == 0x70 && n >= 3) {
 		*key = s[2] & 15;
-		*asc = s[12];
-		*ascq = s[13];
+		*asc = n > 12 ? s[12] : 0;
+		*ascq = n > 13 ? s[13] : 0;
 	}
 }
 
