@@ -120,6 +120,8 @@ struct blk {
 	uint64_t      discard_max;          /* bytes of one DISCARD, 0 = no bound */
 	uint32_t      untorn_bytes;         /* longest BLK_ATOMIC write, 0 = none */
 	_Atomic uint32_t tuple_type;        /* what tuples of writes that bring none become: see blk_tuple_type() */
+	bool          space_known;          /* control thread, by poll_size: the next two, in bytes */
+	uint64_t      space_used, space_free; /* what the medium takes where it is kept, and what can still be had there */
 	uint32_t      forks_max;            /* child requests that one request may need */
 	char          name[64];             /* for logs and errors */
 	void         *priv;                 /* ops->priv_bytes, zeroed, owned by the framework */

@@ -213,6 +213,15 @@ static int poll_stack(struct blk *b)
 	return b->ops->poll_size ? b->ops->poll_size(b) : 0;
 }
 
+/* What the driver at the bottom found out about the space where it keeps its data. */
+static void tell_space(struct disk *d, const struct blk *b)
+{
+	while (b->child[0])
+		b = b->child[0];
+	if (b->space_known)
+		lu_space(d->lu, b->space_used, b->space_free);
+}
+
 static void poll_size(struct disk *d)
 {
 	struct blk *b = lu_blk(d->lu);
@@ -222,6 +231,8 @@ static void poll_size(struct disk *d)
 	if (r < 0 && r != d->poll_status)
 		log_error("disk medium volume=%s reason=\"%s\"", d->name, strerror(-r));
 	d->poll_status = r;
+	if (r >= 0 && b)
+		tell_space(d, b);
 	if (!b || b->bytes == before)
 		return;
 	log_info("disk capacity volume=%s bytes=%llu", d->name, (unsigned long long)b->bytes);

@@ -88,11 +88,6 @@ static void non_medium_errors(struct out *o)
 	counter(o, 0, o->now.other_errors);
 }
 
-static bool knows_space(const struct lu_pub *p)
-{
-	return p->thin && p->space_known;
-}
-
 /* Logical block provisioning, SBC-4 6.4.5: in units of the threshold set; what is free is shared with others. */
 static void provisioning(struct out *o)
 {
@@ -106,6 +101,11 @@ static void provisioning(struct out *o)
 			continue;
 		put_be32(p, (uint32_t)MIN(bytes[i] >> SPACE_SHIFT, (uint64_t)UINT32_MAX));
 		p[4] = scope[i];
+	}
+	uint8_t *p = parameter(o, 3, BINARY_LIST, 8);
+	if (p) {
+		put_be16(p, (uint16_t)(bytes[0] / MAX((bytes[0] + bytes[1]) / 100, 1u)));
+		p[4] = scope[0];
 	}
 }
 
@@ -182,7 +182,7 @@ static const struct log_page pages[] = {
 	{ 0x03, 0x00, read_errors, NULL, "SPC-4 7.3.14" },
 	{ 0x05, 0x00, verify_errors, NULL, "SPC-4 7.3.22" },
 	{ 0x06, 0x00, non_medium_errors, NULL, "SPC-4 7.3.11" },
-	{ 0x0c, 0x00, provisioning, knows_space, "SBC-4 6.4.5" },
+	{ 0x0c, 0x00, provisioning, space_page, "SBC-4 6.4.5" },
 	{ 0x0d, 0x00, temperature, NULL, "SPC-4 7.3.21" },
 	{ 0x0e, 0x00, start_stop, NULL, "SPC-4 7.3.17" },
 	{ 0x10, 0x00, self_tests, NULL, "SPC-4 7.3.16" },

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "scsi/pr.h"
+#include "scsi/service.h"
 #include "scsi/token.h"
 
 void lu_derive(struct lu *lu)
@@ -398,6 +399,40 @@ static void run_capacity(struct lu_job *j)
 void lu_capacity_changed(struct lu *lu)
 {
 	control_job(lu, NULL, NULL, run_capacity); /* out of memory: the next poll of the size tries again */
+}
+
+struct space_job { struct lu_job job; uint64_t used, left; };
+
+static void run_space(struct lu_job *j)
+{
+	const struct space_job *s = container_of(j, struct space_job, job);
+
+	space_changed(j, s->used, s->left);
+}
+
+static void space_done(struct lu_job *j)
+{
+	struct lu *lu = j->lu;
+
+	free(container_of(j, struct space_job, job));
+	lu_unhold(lu);
+}
+
+/* Told when it moved by a threshold set, and by a thousandth: a round for each block written would be many. */
+void lu_space(struct lu *lu, uint64_t used, uint64_t left)
+{
+	uint64_t moved = left > lu->space_told ? left - lu->space_told : lu->space_told - left;
+	struct space_job *s;
+
+	if (lu->space_told && (moved < 1 << SPACE_SHIFT || moved < left / 1024))
+		return;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return; /* the next poll tries again */
+	lu->space_told = MAX(left, 1u);
+	*s = (struct space_job){ .used = used, .left = left };
+	lu_hold(lu);
+	lu_job_start(&s->job, lu, scsi_control, run_space, space_done);
 }
 
 /* --- closing --- */

@@ -112,6 +112,8 @@ void lu_inherit(struct lu *next, struct lu *old, void (*done)(void *ctx, int res
 bool lu_same_identity(const struct lu *a, const struct lu *b);
 /* No command reaches it any more once it is in no map; drains what runs, then gone(ctx) on the control loop. */
 void lu_close(struct lu *lu, void (*gone)(void *ctx), void *ctx);
+/* Bytes that the medium takes below, and that can still be had there: thin units warn initiators when it becomes little. */
+void lu_space(struct lu *lu, uint64_t used, uint64_t left);
 const char *lu_name(const struct lu *lu);
 uint64_t lu_bytes(const struct lu *lu);
 struct blk *lu_blk(struct lu *lu);

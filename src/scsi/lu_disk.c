@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The direct-access block device: its tables. */
-#include "scsi/priv.h"
+#include "scsi/service.h"
 
 /* Control: QERR 10b and UA_INTLCK_CTRL 01b do not exist. */
 static int check_control(const uint8_t *p)
@@ -19,8 +19,8 @@ static int check_exceptions(const uint8_t *p)
 /* SPC-4 7.5, SBC-4 6.5. Bytes that are not named are zero; the mask says what MODE SELECT may change: what it changes is
  * honoured. */
 const struct scsi_mode_page disk_mode[] = {
-	{ .page = 0x01, .len = 12, .spec = "SBC-4 6.5.10", /* read-write error recovery: AWRE, ARRE */
-	  .dflt = { 0x01, 0x0a, 0xc0 } },
+	{ .page = 0x01, .len = 12, .spec = "SBC-4 6.5.10", /* read-write error recovery: AWRE, ARRE; LBPERE */
+	  .dflt = { 0x01, 0x0a, 0xc0, 0x80 }, .mask = { 0, 0, 0, 0x80 } },
 	{ .page = 0x02, .len = 16, .spec = "SPC-4 7.5.10" }, /* disconnect-reconnect: no limits */
 	{ .page = 0x08, .len = 20, .spec = "SBC-4 6.5.6", /* caching: WCE (by configuration) */
 	  .mask = { 0, 0, 0x04 } },
@@ -33,6 +33,9 @@ const struct scsi_mode_page disk_mode[] = {
 	{ .page = 0x1a, .len = 40, .spec = "SPC-4 7.5.13" }, /* power condition: no timers */
 	{ .page = 0x1c, .len = 12, .spec = "SBC-4 6.5.8", /* informational exceptions: DEXCPT, TEST, MRIE */
 	  .mask = { 0, 0, 0x0c, 0x0f }, .check = check_exceptions },
+	{ .page = 0x1c, .sub = 0x02, .len = 32, .spec = "SBC-4 6.5.9", .check = space_check, .has = space_page,
+	  .dflt = { 0x1c, 0x02, 0, 28, [16] = 0x88, 0x03, 0, 0, 0, 0, 0, 10, [24] = 0x00, 0x01 }, /* 10 %; a number of sets */
+	  .mask = { [16] = 0x80, [20] = 0xff, 0xff, 0xff, 0xff, [24] = 0x80, [28] = 0xff, 0xff, 0xff, 0xff } },
 	{ .len = 0 },
 };
 

@@ -22,6 +22,11 @@ int mode_index(const struct lu *lu, uint8_t page)
 	return find(lu, &lu->pub, page, 0);
 }
 
+int mode_find(const struct lu *lu, uint8_t page, uint8_t sub)
+{
+	return find(lu, &lu->pub, page, sub);
+}
+
 /* Length of a page's header: page_0 or sub_page format, SPC-4 7.5.6. */
 static unsigned head_of(const struct scsi_mode_page *m)
 {

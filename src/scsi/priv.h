@@ -25,7 +25,8 @@ enum {
 	UA_NEXUS_LOSS = UA(0x29, 0x07), UA_MEDIUM_CHANGED = UA(0x28, 0x00), UA_MODE_CHANGED = UA(0x2a, 0x01),
 	UA_CAPACITY_CHANGED = UA(0x2a, 0x09), UA_RESERVATIONS_RELEASED = UA(0x2a, 0x04),
 	UA_ACCESS_CHANGED = UA(0x2a, 0x06), UA_CLEARED = UA(0x2f, 0x00), UA_PROTOCOL_EVENT = UA(0x47, 0x7f),
-	UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_LOG_CHANGED = UA(0x2a, 0x02), UA_TIMESTAMP_CHANGED = UA(0x2a, 0x10),
+	UA_LUNS_CHANGED = UA(0x3f, 0x0e), UA_SOFT_THRESHOLD = UA(0x38, 0x07), UA_LOG_CHANGED = UA(0x2a, 0x02),
+	UA_TIMESTAMP_CHANGED = UA(0x2a, 0x10),
 	UA_IDENTIFIER_CHANGED = UA(0x3f, 0x05), UA_WAS_BUSY = UA(0x2c, 0x07), UA_WAS_FULL = UA(0x2c, 0x08),
 	UA_WAS_CONFLICT = UA(0x2c, 0x09),
 	UA_INQUIRY_CHANGED = UA(0x3f, 0x03),
@@ -151,7 +152,9 @@ struct lu {
 	struct selftest *selftest;    /* home: likewise */
 	struct scsi_buffer *buffer;   /* home: of READ BUFFER and WRITE BUFFER, made on first use */
 	struct { uint16_t len; uint8_t text[IDENT_MAX]; } ident[IDENT_KINDS]; /* home */
+	bool            space_armed[2]; /* home: thresholds that can be met */
 	struct lu_save  save;         /* home: of the job that runs */
+	uint64_t        space_told;   /* control: free bytes that lu_space() told last, 0 = never */
 	unsigned        control_jobs; /* control: jobs that it has under way */
 	bool            closing;      /* control */
 	void          (*gone)(void *ctx);
@@ -410,7 +413,8 @@ void nexus_luns_seen(struct scsi_nexus *n);
 
 /* --- mode.c --- */
 void mode_reset(struct lu *lu, uint8_t to[MODE_PAGES_MAX][MODE_PAGE_MAX]); /* defaults of type and conf */
-int  mode_index(const struct lu *lu, uint8_t page);
+int  mode_index(const struct lu *lu, uint8_t page); /* -1: it has none */
+int  mode_find(const struct lu *lu, uint8_t page, uint8_t sub);
 void mode_load(struct lu *lu); /* saved values, control thread */
 void mode_derive(struct lu *lu);
 
@@ -490,6 +494,7 @@ uint8_t format_load(struct lu *lu); /* protection type that the unit is formatte
 extern const struct scsi_op spc_ops[], sbc_ops[], service_ops[], format_ops[], pi_ops[], copy_ops[];
 extern const struct scsi_page disk_vpd[];
 extern const struct scsi_mode_page disk_mode[];
+enum { VPD_MAX = 20 << 10 }; /* bytes of a page: 64 ports with long names */
 void spc_inquiry(struct scsi_cmd *c);
 void spc_report_luns(struct scsi_cmd *c);
 void spc_request_sense(struct scsi_cmd *c);

@@ -20,8 +20,14 @@ bool format_immed(const struct scsi_cmd *c);
 int  format_pattern(const struct scsi_cmd *c, uint8_t pattern[4096], uint32_t *ret_len);
 
 
+/* --- space.c --- */
+enum { SPACE_SHIFT = 20, SPACE_PERMILLE = 10 }; /* a threshold set is a mebibyte; the width of a percentage threshold */
+bool space_page(const struct lu_pub *p);
+int  space_check(const uint8_t *p);
+/* home, in a job, which it ends. Bytes below the unit: its own, and what can still be had. */
+void space_changed(struct lu_job *j, uint64_t used, uint64_t left);
+
 /* --- log.c --- */
-enum { SPACE_SHIFT = 20 }; /* one unit of a threshold set: a mebibyte */
 void log_sense(struct scsi_cmd *c);
 void log_select(struct scsi_cmd *c);
 

@@ -42,7 +42,7 @@ static void inquiry_standard(struct scsi_cmd *c)
 static void inquiry_vpd(struct scsi_cmd *c)
 {
 	const struct scsi_page *page = c->lu ? vpd_find(c->lu, c->cdb[2]) : NULL;
-	uint8_t p[1024];
+	uint8_t p[VPD_MAX];
 	int n = page ? page->fill(c, p + 4, sizeof(p) - 4) : -ENOENT;
 
 	if (n < 0) {

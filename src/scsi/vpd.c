@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "scsi/sbc.h"
+#include "scsi/service.h"
 
 const struct scsi_page *vpd_find(const struct lu *lu, uint8_t page)
 {
@@ -15,7 +16,7 @@ const struct scsi_page *vpd_find(const struct lu *lu, uint8_t page)
 
 int vpd_supported(struct scsi_cmd *c, uint8_t *p, size_t n)
 {
-	uint8_t scratch[1024];
+	uint8_t scratch[VPD_MAX];
 	int count = 0;
 
 	for (const struct scsi_page *v = c->lu->type->vpd; v->fill; v++)
@@ -162,8 +163,42 @@ static int vpd_provisioning(struct scsi_cmd *c, uint8_t *p, size_t n)
 	if (c->ll->pub.thin) {
 		p[1] = 0xe4; /* LBPU, LBPWS, LBPWS10, LBPRZ = 001b: unmapped reads as zeros */
 		p[2] = 0x02; /* thin provisioned */
+		if (c->ll->pub.space_known) {
+			bool fits = (c->ll->pub.nblk << c->ll->shift) >> SPACE_SHIFT <= UINT32_MAX;
+			p[0] = (uint8_t)(fits ? SPACE_SHIFT - c->ll->shift : 0); /* threshold exponent */
+			p[3] = SPACE_PERMILLE;
+		}
 	}
 	return 4;
+}
+
+/* 87h, mode page policy: every page is shared by all initiators, and each unit has its own; SPC-4 7.8.9. */
+static int vpd_policy(struct scsi_cmd *c, uint8_t *p, size_t n)
+{
+	static const uint8_t policy[] = { 0x3f, 0xff, 0x00, 0, 0x02, 0x00, 0x80, 0, 0x19, 0x00, 0x80, 0 }; /* MLUS of two */
+
+	memcpy(p, policy, sizeof(policy));
+	return sizeof(policy);
+}
+
+/* 88h, SCSI ports: one target port for each portal group that serves the target; SPC-4 7.8.14. */
+static int vpd_ports(struct scsi_cmd *c, uint8_t *p, size_t n)
+{
+	const struct lun_map *map = c->nexus->map;
+	const char *target = scsi_target_name(c->nexus->target);
+	char name[LIM_ISCSI_NAME + 16];
+	size_t at = 0, room = sizeof(name) + 24;
+
+	for (unsigned i = 0; i < MAX(map->nports, 1u) && at + room <= n; i++) {
+		uint16_t tag = map->nports ? map->port[i] : c->nexus->tpgt;
+		memset(p + at, 0, 12);
+		put_be16(p + at + 2, tag);
+		snprintf(name, sizeof(name), "%s,t,0x%04x", target, tag);
+		size_t len = name_string(p + at + 12, ASSOC_PORT, name);
+		put_be16(p + at + 10, (uint16_t)len);
+		at += 12 + len;
+	}
+	return (int)at;
 }
 
 const struct scsi_page disk_vpd[] = {
@@ -171,6 +206,8 @@ const struct scsi_page disk_vpd[] = {
 	{ 0x80, vpd_serial, "SPC-4 7.8.16" },
 	{ 0x83, vpd_identification, "SPC-4 7.8.6" },
 	{ 0x86, vpd_extended, "SPC-4 7.8.7" },
+	{ 0x87, vpd_policy, "SPC-4 7.8.9" },
+	{ 0x88, vpd_ports, "SPC-4 7.8.14" },
 	{ 0x8f, copy_vpd, "SPC-4 7.8.17" },
 	{ 0xb0, vpd_block_limits, "SBC-4 6.6.4" },
 	{ 0xb1, vpd_characteristics, "SBC-4 6.6.2" },

@@ -229,6 +229,7 @@ static void test_cut_short(void **state)
 	assert_int_equal(run(b, BLK_WRITE, 0, half - 512, 512), 0);
 	assert_int_equal(truncate(path, 2 << 20), 0);
 	assert_int_equal(b->ops->poll_size(b), 0);
+	assert_true(b->space_known && b->space_free > 0 && b->space_used <= 4 << 20); /* and tells of the space below */
 	assert_int_equal(blk_bytes(b), 2 << 20);
 	assert_int_equal(run(b, BLK_WRITE, 0, (2 << 20) - 512, 512), 0);
 	assert_int_equal(run(b, BLK_READ, 0, half - 512, 8192), 0);

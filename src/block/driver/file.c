@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -260,12 +261,15 @@ static int file_open(struct blk *b, const void *conf, struct err *e)
 static int file_poll_size(struct blk *b)
 {
 	struct file *f = b->priv;
+	struct statvfs fs;
 	struct stat st;
 
 	if ((f->op_flags & OP_MAY_HANG) && loop_current())
 		return filepoll_size(b);
 	if (fstat(f->fd, &st) < 0)
 		return -errno;
+	if (fstatvfs(f->fd, &fs) == 0)
+		filepoll_space(b, (uint64_t)st.st_blocks * 512, (uint64_t)fs.f_bavail * fs.f_frsize);
 	return fileio_size(b, (uint64_t)st.st_size);
 }
 

@@ -56,6 +56,7 @@ bool filemap_lend(struct blk *b, struct blk_io *io);
 
 /* filepoll.c: poll_size() for a file system that may hang; from a loop's turn. The answer is the one to the poll
  * before. */
+void filepoll_space(struct blk *b, uint64_t used, uint64_t left); /* control thread */
 int  filepoll_size(struct blk *b);
 void filepoll_close(struct file *f);
 

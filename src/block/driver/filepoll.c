@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -12,7 +13,7 @@
 
 struct file_poll {
 	struct op op;    /* fd: a duplicate, because the file may be closed before the answer comes */
-	uint64_t  bytes; /* valid when op.res is 0 */
+	uint64_t  bytes, used, left; /* valid when op.res is 0 */
 	bool      done, orphan;
 };
 
@@ -20,10 +21,14 @@ static void ask(struct op *op)
 {
 	struct file_poll *p = container_of(op, struct file_poll, op);
 	struct stat st;
+	struct statvfs fs;
 
-	op->res = fstat(op->fd, &st) < 0 ? -errno : 0;
-	if (op->res == 0)
+	op->res = fstat(op->fd, &st) < 0 || fstatvfs(op->fd, &fs) < 0 ? -errno : 0;
+	if (op->res == 0) {
 		p->bytes = (uint64_t)st.st_size;
+		p->used = (uint64_t)st.st_blocks * 512;
+		p->left = (uint64_t)fs.f_bavail * fs.f_frsize;
+	}
 	close(op->fd);
 }
 
@@ -53,6 +58,13 @@ static int poll_start(struct file *f)
 	return 0;
 }
 
+void filepoll_space(struct blk *b, uint64_t used, uint64_t left)
+{
+	b->space_known = true;
+	b->space_used = used;
+	b->space_free = left;
+}
+
 int filepoll_size(struct blk *b)
 {
 	struct file *f = b->priv;
@@ -61,6 +73,8 @@ int filepoll_size(struct blk *b)
 
 	if (p && !p->done)
 		return f->poll_status; /* hangs: nothing new is known */
+	if (p && p->op.res >= 0)
+		filepoll_space(b, p->used, p->left);
 	if (p)
 		f->poll_status = p->op.res < 0 ? p->op.res : fileio_size(b, p->bytes);
 	free(p);
