@@ -16,7 +16,7 @@ CONFIGS = {
     "release-uring": ("release", "uring", "full", None),
     "asan-epoll": ("asan", "epoll", "full", None),
     "default": ("release", "epoll", "default", None),
-    "chap": ("release", "epoll", "chap", ["login", "keys", "discovery", "mcs"]),
+    "chap": ("release", "epoll", "chap", ["login", "auth", "keys", "discovery", "mcs"]),
 }
 CONF = """
 portals: [ "127.0.0.1:{0}", "127.0.0.1:{1}", {{ listen: "127.0.0.1:{2}", group: 2 }} ]
@@ -29,7 +29,7 @@ def expected(case, kind, reason):
         return "the default is level 0; release-uring and asan-epoll have level 2"
     if kind != "full" and case.startswith("mcs/") and reason.startswith("SendTargets tells no"):
         return "one portal; release-uring and asan-epoll have more"
-    if case == "login/auth-skipped" and kind != "chap":
+    if (case == "login/auth-skipped" or case.startswith("auth/")) and kind != "chap":
         return "a target without users has nothing to skip; chap has them"
     if kind == "chap" and case in ("login/in-one-request", "login/two-stages", "login/security-to-full", "login/continue-bit",
                                    "login/text-of-8192-bytes", "login/portal-group-tag-discovery"):
@@ -44,15 +44,16 @@ def binary(flavour, name):
     return os.path.join(h.flavour_dir(flavour), "src", name, name)
 
 
-def start(name):
+def start(name, program=None):
     flavour, loop, kind, _ = CONFIGS[name]
     opts = ["--cores", "2"]
     if kind != "full":
-        return h.Server(*opts, "--ram", "64M", *(["--chap", USER] if kind == "chap" else []), flavour=flavour, loop=loop, target=IQN)
+        return h.Server(*opts, "--ram", "64M", *(["--chap", USER] if kind == "chap" else []), flavour=flavour, loop=loop, target=IQN,
+                        binary=program)
     ports = [h.free_port() for _ in range(3)]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as f:
         f.write(CONF.format(*ports, IQN))
-    s = h.Server(*opts, flavour=flavour, loop=loop, target=IQN, port=ports[0], config=f.name, listen=False)
+    s = h.Server(*opts, flavour=flavour, loop=loop, target=IQN, port=ports[0], config=f.name, listen=False, binary=program)
     os.unlink(f.name)
     return s
 
