@@ -241,11 +241,19 @@ static void fill_segments(struct copy *k, const struct use *u, struct source *fr
 			at += s->len;
 		}
 		if (at < r->len) {
-			k->short_of_data = true;
 			pad_block(k, to, r->off + at, r->len - at);
 			return;
 		}
 	}
+}
+
+static uint64_t bytes_in(const struct copy *k)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < k->nseg; i++)
+		sum += k->seg[i].len;
+	return sum;
 }
 
 static void use_ended(struct copy *k)
@@ -277,6 +285,7 @@ static void use_begin(struct use *u)
 		return;
 	}
 	fill_segments(k, u, &from);
+	k->short_of_data = bytes_in(k) < u->ranges.total;
 	k->result = r;
 	k->token = t;
 	k->ended = use_ended;

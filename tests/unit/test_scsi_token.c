@@ -696,6 +696,78 @@ static void segment_details(void **state)
 	bed_free(&a);
 }
 
+/* While a step reads its source, that can be read but not written: what arrives is what was there before; and nobody sees
+ * the destination until the step is over. */
+static void holds_still(void **state)
+{
+	static uint8_t before[256 * BS], after[BS];
+	struct answer a, r, w, d;
+
+	memset(before, 'b', sizeof(before));
+	memset(after, 'a', sizeof(after));
+	assert_good(bed_rw(n, 1, true, 0, 256, before, sizeof(before)));
+	valve.hold = true;
+	start_xcopy(&a, n, 1, 0, 0, 0, 256);
+	bed_settle();
+	assert_int_equal(valve.nheld, 1);
+	valve_release(0); /* the map; the read comes */
+	bed_settle();
+	assert_int_equal(valve.nheld, 1);
+	assert_int_equal(valve.held[0]->req.op, BLK_READ);
+	bed_start_cmd(bed_cmd(&w, n2, 1, CDB(0x2a, 0, 0, 0, 0, 10, 0, 0, 1), 0, BS), after);
+	bed_start_cmd(bed_cmd(&r, n2, 1, CDB(0x28, 0, 0, 0, 0, 10, 0, 0, 1), BS, 0), NULL);
+	bed_start_cmd(bed_cmd(&d, n2, 0, CDB(0x28, 0, 0, 0, 0, 10, 0, 0, 1), BS, 0), NULL);
+	bed_settle();
+	assert_int_equal(valve.nheld, 2); /* the copy's read, the other's; not the write */
+	assert_int_equal(w.done + d.done, 0);
+	valve_open();
+	struct answer *all[] = { &a, &r, &w, &d };
+	for (unsigned i = 0; i < 4; i++) {
+		bed_until(&all[i]->done);
+		assert_good(*all[i]);
+	}
+	assert_int_equal(d.data[0], 'b');
+	assert_memory_equal(bed_rw(n, 0, false, 0, 256, NULL, sizeof(before)).data, before, sizeof(before));
+	assert_int_equal(bed_rw(n, 1, false, 10, 1, NULL, BS).data[0], 'a');
+	for (unsigned i = 0; i < 4; i++) {
+		bed_free(all[i]);
+		free(all[i]->data);
+	}
+}
+
+/* A token from a unit with blocks of 512 bytes is written to one with 4096: offsets count in blocks of that one, and where
+ * the token ends inside a block, the rest of the block is zeros; SBC-4 5.59.2. The other way round nothing is special. */
+static void block_sizes(void **state)
+{
+	static uint8_t data[3 * 4096], have[3 * 4096];
+	struct lu *big = bed_lu(&(struct lu_conf){ .bs = 4096, .wce = true }, bed_ram(SIZE));
+	struct scsi_lun luns[3] = { { 0, lu[0] }, { 1, lu[1] }, { 2, big } };
+	uint8_t token[TOKEN_BYTES];
+	struct run r = { 100, 17 }, two = { 7, 2 }, three = { 7, 3 }, back = { 50, 16 };
+
+	bed_map(luns, 3);
+	for (unsigned i = 0; i < 3; i++)
+		bed_ready(n, i);
+	for (unsigned i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i / 512 + 1);
+	assert_good(bed_rw(n, 0, true, 100, 17, data, 17 * 512));
+	assert_good(populate(n, 0, 0, &r, 1, token));
+	memset(have, 0xff, sizeof(have));
+	assert_good(bed_rw(n, 2, true, 7, 3, have, sizeof(have)));
+	assert_good(use(n, 2, token, 1, &two, 1, 0)); /* from byte 4096 on: 9 blocks of 512 */
+	memset(have, 0, 8192);
+	memcpy(have, data + 4096, 9 * 512);
+	assert_memory_equal(bed_rw(n, 2, false, 7, 3, NULL, sizeof(have)).data, have, sizeof(have));
+	assert_int_equal(be64(await(n, 2, 5) + 16), 2);
+	assert_sense(use(n, 2, token, 1, &three, 1, 0), 0xa, 0x0d, 0x04);
+	assert_int_equal(be64(await(n, 2, 5) + 16), 2);
+	assert_good(populate(n, 2, 0, &two, 1, token));
+	assert_good(use(n, 1, token, 0, &back, 1, 0));
+	assert_memory_equal(bed_rw(n, 1, false, 50, 16, NULL, 8192).data, have, 8192);
+	bed_map(luns, 2);
+	bed_close(big);
+}
+
 /* --- parameter lists --- */
 
 /* One byte, or two, of a good list changed; what it must end with, and the byte that the sense points to, -1 = none. */
@@ -845,7 +917,7 @@ int main(void)
 		T(walk), TX(walk, setup_files), TX(walk, setup_mixed), TX(walk, setup_valve), T(opposite), TX(opposite, setup_mixed),
 		T(ended_anywhere), TX(ended_anywhere, setup_mixed), T(zeros), T(refused), T(onto_itself),
 		TX(cancelled_midway, setup_valve), T(old_age), T(rights), TX(segment_details, setup_valve), T(lists), T(segments),
-		TX(many, setup_valve),
+		TX(many, setup_valve), TX(holds_still, setup_valve), T(block_sizes),
 	};
 
 	rng = getenv("SEED") ? strtoull(getenv("SEED"), NULL, 0) : 42;
