@@ -275,13 +275,14 @@ struct iscsi_session {
 	unsigned            inflight;     /* ordered commands between begin and response */
 	unsigned            nimmediate;   /* immediate ones, between arrival and end */
 	unsigned            nconns, nheld;
+	unsigned            ntmf_waits;   /* in tmf_waits */
+	enum { FENCE_OPEN, FENCE_BEFORE, FENCE_AFTER } fence;
 	unsigned            nkept;        /* tasks answered and not acknowledged */
 	size_t              held_bytes;
 	uint32_t            next_ttt;
 	struct list         held;         /* by CmdSN */
 	struct list         tmf_waits;    /* task management functions that wait for commands or data, oldest first */
 	struct list         conns;
-	enum { FENCE_OPEN, FENCE_BEFORE, FENCE_AFTER } fence;
 	struct list         fenced;       /* txitem.node: responses that wait for it, or are it */
 	bool                closing;      /* nothing of a connection outlives it, and none joins */
 	bool                logged_out;   /* as a whole */
@@ -316,6 +317,12 @@ void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c);
 
 /* rx.c */
 void rx_fini(struct iscsi_conn *c);
+
+/* Whether something waits for what every PDU may bring: a gap that closes, data, an ExpStatSN. */
+static inline bool session_waits(const struct iscsi_session *s)
+{
+	return s->nheld | s->ntmf_waits | s->fence;
+}
 
 /* request.c: begin: the header is here, say where data goes; end: all data is here and its digest holds */
 void request_begin(struct iscsi_conn *c, const uint8_t *ahs, uint32_t ahs_len);

@@ -176,7 +176,6 @@ static bool tmf_ready(struct tmf *f, bool arrival)
 
 static void tmf_act(struct tmf *f)
 {
-	list_del(&f->wait);
 	tell_terminated(f);
 	scsi_tmf(&f->scsi);
 }
@@ -186,9 +185,13 @@ void tmf_retry(struct iscsi_session *s)
 {
 	struct tmf *f, *tmp;
 
-	list_for_each_safe(f, tmp, &s->tmf_waits, wait)
-		if (tmf_ready(f, false))
-			tmf_act(f);
+	list_for_each_safe(f, tmp, &s->tmf_waits, wait) {
+		if (!tmf_ready(f, false))
+			continue;
+		list_del(&f->wait);
+		s->ntmf_waits--;
+		tmf_act(f);
+	}
 }
 
 uint64_t tmf_deadline(const struct iscsi_conn *c)
@@ -230,6 +233,7 @@ void request_detach_tmfs(struct iscsi_conn *c)
 			continue;
 		}
 		list_del(&t->wait);
+		c->session->ntmf_waits--;
 		resume_tasks(t);
 		free(t); /* scsi/ has not heard of it */
 	}
@@ -342,6 +346,7 @@ static void tmf_start(struct tmf *t)
 		return;
 	}
 	list_add_tail(&s->tmf_waits, &t->wait);
+	s->ntmf_waits++;
 	conn_event(t->c, ISCSI_EV_TICK);
 }
 

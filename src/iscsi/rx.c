@@ -143,10 +143,11 @@ static bool rx_trailer(struct iscsi_conn *c)
 		c->rx_buf = NULL;
 	}
 	c->rx_task = NULL;
-	if (c->session && c->session->fence && c->state == CONN_FFP)
-		fence_heard(c);
-	if (c->session && (c->session->nheld || !list_empty(&c->session->tmf_waits)))
+	if (c->session && session_waits(c->session)) {
+		if (c->state == CONN_FFP)
+			fence_heard(c);
 		request_run_held(c->session);
+	}
 	return true;
 }
 

@@ -43,7 +43,7 @@ void leave_drop(struct net_conn *c, bool session, const char *why)
 	if (c->dead || c->leave == LEAVE_DROPPED)
 		return;
 	c->end_why = why;
-	iscsi_conn_drop(c->engine, session, (uint16_t)p->time2wait, 0, why);
+	iscsi_conn_drop(c->engine, session, (uint16_t)p->time2wait, session ? 0 : (uint16_t)p->time2retain, why);
 	step(c, LEAVE_DROPPED, DROP_NS);
 }
 
