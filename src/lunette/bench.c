@@ -17,7 +17,7 @@ int bench_main(int argc, char **argv);
 static const char usage_text[] =
 	"usage: lunette bench [options] iscsi://[user%%secret@]host[:port]/iqn[/lun]\n"
 	"       lunette bench [options] --raw host:port          (the protocol of bench/limit)\n"
-	"  --rw read|write|randread|randwrite   what to do (randread)\n"
+	"  --rw read|write|randread|randwrite|mixed   what to do (randread); mixed writes what is new and checks all reads\n"
 	"  --bs BYTES        of one I/O (4k)      --depth N         in flight on each session (32)\n"
 	"  --sessions N      (1)                  --size BYTES      of the LUN to use (all; raw: 1g)\n"
 	"  --time S          measured (5)         --warmup S        before that, not counted (1)\n"
@@ -101,7 +101,7 @@ static void parse_raw(struct url *u, const char *s)
 
 static void parse_one(struct bench_conf *c, int o, const char *v)
 {
-	static const char *const rws[] = { "read", "write", "randread", "randwrite", NULL };
+	static const char *const rws[] = { "read", "write", "randread", "randwrite", "mixed", NULL };
 	static const char *const digests[] = { "none", "header", "data", "both", NULL };
 
 	switch (o) {
@@ -258,13 +258,17 @@ static void report(const struct bench_conf *c, const struct bench_result *r)
 {
 	double s = (double)r->ns / 1e9, iops = (double)r->ios / s, mib = (double)r->bytes / s / 1048576;
 	double cpu = r->ios ? r->cpu_s * 1e6 / (double)r->ios : 0;
+	const struct iscsi_ini_stats *f = &r->repairs;
 
 	if (c->json)
 		printf("{\"iops\": %.1f, \"mib_s\": %.1f, \"mean_us\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
 			"\"p999_us\": %.1f, \"max_us\": %.1f, \"ios\": %lu, \"errors\": %lu, \"mismatches\": %lu, "
-			"\"server_cpu_us_per_io\": %.2f, \"server_cpu\": %.3f}\n", iops, mib, r->mean_us, r->p50_us,
+			"\"server_cpu_us_per_io\": %.2f, \"server_cpu\": %.3f, \"connections_lost\": %lu, \"sessions_lost\": %lu, "
+			"\"snacks\": %lu, \"commands_resent\": %lu, \"reassigned\": %lu}\n", iops, mib, r->mean_us, r->p50_us,
 			r->p99_us, r->p999_us, r->max_us, (unsigned long)r->ios, (unsigned long)r->errors,
-			(unsigned long)r->mismatches, cpu, r->cpu_s / s);
+			(unsigned long)r->mismatches, cpu, r->cpu_s / s, (unsigned long)f->connections_lost,
+			(unsigned long)f->sessions_lost, (unsigned long)(f->data_snacks + f->r2t_snacks + f->status_snacks),
+			(unsigned long)f->commands_resent, (unsigned long)f->reassigned);
 	else
 		printf("%.0f IOPS, %.1f MiB/s; latency us: mean %.1f p50 %.1f p99 %.1f p99.9 %.1f max %.1f; %lu errors,"
 			" %lu mismatches\n", iops, mib, r->mean_us, r->p50_us, r->p99_us, r->p999_us, r->max_us,

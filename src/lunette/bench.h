@@ -14,7 +14,7 @@
 
 enum { BENCH_SESSIONS = 4096, BENCH_DEPTH = 1024, BENCH_RX = 256 << 10, RAW_HDR = 48 };
 
-enum bench_rw { RW_READ, RW_WRITE, RW_RANDREAD, RW_RANDWRITE };
+enum bench_rw { RW_READ, RW_WRITE, RW_RANDREAD, RW_RANDWRITE, RW_MIXED };
 
 struct bench_conf {
 	struct url url;
@@ -37,6 +37,7 @@ struct bench_io {
 	struct bench_wire *wire;
 	bool     write;
 	uint64_t off, start_ns;
+	uint64_t what;                    /* RW_MIXED: what the pattern depends on besides the place */
 	uint32_t len;
 	uint8_t *buf;                     /* write: source; read: destination, or NULL to discard */
 	uint32_t tag;
@@ -91,6 +92,7 @@ uint64_t bench_now_ns(void);
 /* bench_load.c */
 struct bench_result {
 	uint64_t ios, bytes, errors, mismatches, ns;
+	struct iscsi_ini_stats repairs;
 	double   p50_us, p99_us, p999_us, max_us, mean_us, cpu_s; /* cpu_s: of the server */
 };
 void bench_fill(const struct bench_conf *c, struct bench_wire **w, unsigned n);

@@ -13,6 +13,7 @@ struct job {
 	struct bench_io *ios;
 	uint8_t *pool;                    /* source of writes that carry no pattern */
 	bool     write, random, pattern, check, once, stop;
+	uint32_t *gen;                    /* RW_MIXED: how often each block was written; top bit: is in use */
 	uint32_t bs;
 	uint64_t next, blocks, rng, now_ns;
 	uint64_t inflight;
@@ -92,11 +93,36 @@ static uint64_t next_off(struct job *j)
 	return b * j->bs;
 }
 
+/* Half reads, half writes of something new, each block in one I/O at a time: a read finds the last write or it is wrong. */
+enum { GEN_BUSY = 1u << 31 };
+
+static void prepare_mixed(struct job *j, struct bench_io *io)
+{
+	uint64_t b;
+
+	do
+		b = next_random(j) % j->blocks;
+	while (j->gen[b] & GEN_BUSY);
+	io->write = next_random(j) >> 8 & 1;
+	io->len = j->bs;
+	io->off = b * j->bs;
+	j->gen[b] += io->write;
+	io->what = j->c->seed ^ j->gen[b] * 0x9e3779b97f4a7c15ull;
+	j->gen[b] |= GEN_BUSY;
+	if (io->write)
+		pattern(io->what, io->off, io->buf, io->len);
+}
+
 static void prepare(struct job *j, struct bench_io *io)
 {
+	if (j->gen) {
+		prepare_mixed(j, io);
+		return;
+	}
 	io->write = j->write;
 	io->len = j->bs;
 	io->off = next_off(j);
+	io->what = j->c->seed;
 	if (j->write && j->pattern)
 		pattern(j->c->seed, io->off, io->buf, io->len);
 	else if (j->write)
@@ -134,8 +160,10 @@ static void on_done(struct bench_io *io)
 			return;
 		}
 	}
-	if (j->check && !io->write && !io->failed && !pattern_holds(j->c->seed, io->off, io->buf, io->len))
+	if (j->check && !io->write && !io->failed && !pattern_holds(io->what, io->off, io->buf, io->len))
 		j->r.mismatches++;
+	if (j->gen)
+		j->gen[io->off / j->bs] &= ~GEN_BUSY;
 	j->r.ios++;
 	j->r.bytes += io->len;
 	j->r.mean_us += (double)ns / 1e3;
@@ -240,6 +268,7 @@ static void drain(struct job *j, struct bench_wire **w, unsigned n)
 	for (unsigned k = 0; k < n * j->c->depth && (j->pattern || j->check); k++)
 		free(j->ios[k].buf);
 	free(j->ios);
+	free(j->gen);
 	free(j->pool);
 }
 
@@ -277,6 +306,34 @@ void bench_fill(const struct bench_conf *c, struct bench_wire **w, unsigned n)
 			(unsigned long)j.r.ios, (unsigned long)j.blocks);
 }
 
+/* Every block holds its first generation from the start. */
+static void begin_mixed(struct job *j, struct bench_wire **w, unsigned n)
+{
+	static struct job fill;
+
+	fill = (struct job){ .c = j->c, .write = true, .pattern = true, .once = true, .bs = j->bs, .blocks = j->blocks };
+	hook(&fill, w, n);
+	start(&fill, w, n);
+	run_until(&fill, w, n, 600);
+	drain(&fill, w, n);
+	j->r.errors = fill.r.errors;
+	j->pattern = j->check = true;
+	j->gen = calloc(j->blocks, sizeof(*j->gen));
+	if (!j->gen || j->blocks < 2ull * n * j->c->depth) {
+		fprintf(stderr, "lunette bench: mixed needs at least %llu blocks\n", 2ull * n * j->c->depth);
+		exit(2);
+	}
+}
+
+static void add_repairs(struct bench_result *r, const struct bench_wire *w)
+{
+	const uint64_t *from = w->ini ? (const uint64_t *)iscsi_ini_stats(w->ini) : NULL;
+	uint64_t *to = (uint64_t *)&r->repairs;
+
+	for (size_t i = 0; from && i < sizeof(r->repairs) / sizeof(*to); i++)
+		to[i] += from[i];
+}
+
 void bench_load(const struct bench_conf *c, struct bench_wire **w, unsigned n, struct bench_result *ret)
 {
 	static struct job j;
@@ -287,6 +344,8 @@ void bench_load(const struct bench_conf *c, struct bench_wire **w, unsigned n, s
 	j.pattern = c->verify && j.write;
 	j.check = c->verify && !j.write;
 	j.blocks = c->size / c->bs;
+	if (c->rw == RW_MIXED)
+		begin_mixed(&j, w, n);
 	if (j.write && !j.pattern) {
 		j.pool = aligned_alloc(4096, POOL_BYTES + ((c->bs + 4095u) & ~4095u));
 		pattern(c->seed, 0, j.pool, POOL_BYTES + c->bs);
@@ -302,4 +361,6 @@ void bench_load(const struct bench_conf *c, struct bench_wire **w, unsigned n, s
 	drain(&j, w, n);
 	ret->errors = j.r.errors;
 	ret->mismatches = j.r.mismatches;
+	for (unsigned k = 0; k < n; k++)
+		add_repairs(ret, w[k]);
 }
