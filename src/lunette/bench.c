@@ -22,6 +22,7 @@ static const char usage_text[] =
 	"  --sessions N      (1)                  --size BYTES      of the LUN to use (all; raw: 1g)\n"
 	"  --time S          measured (5)         --warmup S        before that, not counted (1)\n"
 	"  --connections N   of each session (1)  --level 0|1|2     of error recovery (0)\n"
+	"  --probe MS        at level 1: without progress for so long a command is looked after (1000)\n"
 	"  --digests none|header|data|both        --spin            poll instead of sleeping\n"
 	"  --cpu N           pin to core N        --server-pid PID  report its CPU time and memory\n"
 	"  --fill            write a pattern over the whole size first\n"
@@ -32,14 +33,14 @@ static const char usage_text[] =
 
 enum { O_RAW = 256, O_RW, O_BS, O_DEPTH, O_SESSIONS, O_TIME, O_WARMUP, O_DIGESTS, O_SPIN, O_CPU, O_SIZE, O_FILL, O_VERIFY,
 	O_STORM, O_IDLE, O_JSON, O_PID, O_SEED, O_HELP, O_CONNECTIONS,
-	O_LEVEL };
+	O_LEVEL, O_PROBE };
 static const struct option options[] = {
 	{ "raw", 1, 0, O_RAW }, { "rw", 1, 0, O_RW }, { "bs", 1, 0, O_BS }, { "depth", 1, 0, O_DEPTH },
 	{ "sessions", 1, 0, O_SESSIONS }, { "time", 1, 0, O_TIME }, { "warmup", 1, 0, O_WARMUP },
 	{ "digests", 1, 0, O_DIGESTS }, { "spin", 0, 0, O_SPIN }, { "cpu", 1, 0, O_CPU }, { "size", 1, 0, O_SIZE },
 	{ "fill", 0, 0, O_FILL }, { "verify", 0, 0, O_VERIFY }, { "login-storm", 1, 0, O_STORM }, { "idle", 1, 0, O_IDLE },
 	{ "json", 0, 0, O_JSON }, { "server-pid", 1, 0, O_PID }, { "seed", 1, 0, O_SEED }, { "connections", 1, 0, O_CONNECTIONS },
-	{ "level", 1, 0, O_LEVEL }, { "help", 0, 0, O_HELP }, { 0 } };
+	{ "level", 1, 0, O_LEVEL }, { "probe", 1, 0, O_PROBE }, { "help", 0, 0, O_HELP }, { 0 } };
 
 static _Noreturn void fail(const char *what, const char *why)
 {
@@ -127,6 +128,7 @@ static void parse_one(struct bench_conf *c, int o, const char *v)
 	case O_PID: c->server_pid = (int)number(v, INT32_MAX); break;
 	case O_SEED: c->seed = number(v, UINT64_MAX); break;
 	case O_CONNECTIONS: c->connections = (unsigned)number(v, INI_CONNS_MAX); break;
+	case O_PROBE: c->probe_ms = (unsigned)number(v, 60000); break;
 	case O_LEVEL: c->level = (int)number(v, 2); break;
 	case O_HELP: printf("%s", usage_text); exit(0);
 	default: usage("unknown option");

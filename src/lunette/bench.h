@@ -25,6 +25,7 @@ struct bench_conf {
 	uint64_t size, seed;              /* size: bytes of the LUN that are used; 0 = all */
 	double   time_s, warmup_s;
 	int      cpu, server_pid;         /* -1, 0: none */
+	unsigned probe_ms;                /* 0: the engine's */
 	unsigned storm, idle, connections; /* 0: as the URL says */
 	int      level;                   /* -1 likewise */
 };

@@ -78,6 +78,7 @@ static int open_iscsi(struct bench_wire *w, uint32_t isid)
 	ic.max_cmds = c->depth + 1;
 	if (c->url.level)
 		iscsi_ini_conf_level(&ic, c->url.level);
+	ic.probe_ns = c->probe_ms * UINT64_C(1000000);
 	ic.connections = c->url.connections;
 	ic.offer.protocol_level = c->url.protocol;
 	ic.retry_ns = c->url.retry_s * UINT64_C(1000000000);
