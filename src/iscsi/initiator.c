@@ -309,6 +309,11 @@ bool iscsi_ini_ready(const struct iscsi_ini *i)
 	return i->state == INI_UP && iscsi_ini_connections(i) > 0;
 }
 
+bool iscsi_ini_joined(const struct iscsi_ini *i, unsigned k)
+{
+	return k < i->conf.connections && i->conn[k]->state == CONN_FFP;
+}
+
 unsigned iscsi_ini_connections(const struct iscsi_ini *i)
 {
 	unsigned n = 0;

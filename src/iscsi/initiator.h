@@ -169,6 +169,7 @@ int  iscsi_ini_logout(struct iscsi_ini *i);
 
 bool iscsi_ini_ready(const struct iscsi_ini *i);   /* a connection is in full feature phase */
 unsigned iscsi_ini_inflight(const struct iscsi_ini *i);
+bool iscsi_ini_joined(const struct iscsi_ini *i, unsigned k); /* connection k is */
 unsigned iscsi_ini_connections(const struct iscsi_ini *i); /* in full feature phase */
 const struct iscsi_params *iscsi_ini_params(const struct iscsi_ini *i); /* of the session and its leading connection */
 const struct iscsi_ini_stats *iscsi_ini_stats(const struct iscsi_ini *i);

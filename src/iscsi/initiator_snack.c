@@ -12,6 +12,9 @@ static struct ini_ctl *snack(struct ini_conn *c, unsigned type, uint32_t itt, ui
 	if (!k)
 		return NULL;
 	k->bhs[BHS_FLAGS] |= (uint8_t)type;
+	/* What it is about may end before it leaves; it must not acknowledge that status (11.16.1). */
+	k->sn_set = false;
+	put_be32(k->bhs + BHS_EXP_STAT_SN, ini_stat_ack(c));
 	put_be32(k->bhs + BHS_TTT, ISCSI_NO_TAG);
 	put_be32(k->bhs + SNACK_BEG_RUN, begin);
 	put_be32(k->bhs + SNACK_RUN_LEN, run);
@@ -213,7 +216,9 @@ void ini_data_taken(struct ini_conn *c, struct iscsi_ini_cmd *cmd, const uint8_t
 	}
 	if (ask)
 		ini_data_ask(c, cmd);
-	if ((bhs[BHS_FLAGS] & DATA_ACK) && ini_level(c->i, 1)) {
+	/* With its status beside it, whose acknowledgement says as much, it needs none. */
+	if ((bhs[BHS_FLAGS] & (DATA_ACK | DATA_STATUS_VALID)) == DATA_ACK && ini_level(c->i, 1) &&
+	    (c->rx_take == TAKE_NEW || !cmd->ack_due)) { /* the last that asks for it answers for those before */
 		cmd->ack_due = true;
 		cmd->ack_ttt = be32(bhs + BHS_TTT);
 	}

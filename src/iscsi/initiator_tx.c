@@ -65,10 +65,10 @@ static uint8_t *new_bhs(struct ini_conn *c)
 	return bhs;
 }
 
-/* The numbers that a request gets when it is sent. A SNACK has no CmdSN; a filler has the one that it fills. */
+/* The numbers that a request gets when it is sent. A filler has the CmdSN that it fills. */
 static void put_numbers(struct ini_conn *c, uint8_t *bhs, bool numbered)
 {
-	if ((bhs[BHS_OPCODE] & OP_MASK) != ISCSI_SNACK && !numbered)
+	if (!numbered)
 		put_be32(bhs + BHS_CMD_SN, c->i->cmd_sn);
 	put_be32(bhs + BHS_EXP_STAT_SN, ini_stat_ack(c));
 }

@@ -61,6 +61,8 @@ enum sim_cut {
 	SIM_SILENCE,   /* nothing arrives at either end any more, and nobody is told */
 };
 void sim_cut(int fd, enum sim_cut how);
+/* One bit is wrong in what arrives next at this end (near) or at the other. */
+void sim_flip(int fd, bool near);
 /* All connections that were accepted from this listener, and the listener: as when the process dies. */
 void sim_kill_listener(int fd);
 

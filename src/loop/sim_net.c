@@ -25,6 +25,7 @@ struct sim_sock {
 	size_t   flying;             /* bytes on the way here */
 	uint64_t last_arrival_ns;    /* order is kept */
 	bool     eof, reset, silent, fin_sent;
+	bool     flip;               /* one bit of what arrives next is wrong */
 	bool     dead;               /* its process is gone: what it still sends reaches nobody */
 	struct list backlog, node;   /* of a listener; place in it */
 };
@@ -197,6 +198,9 @@ static void deliver(struct sim_sock *s, struct flight *f)
 		return;
 	}
 	if (f->len) {
+		if (s->flip)
+			f->bytes[sim_random(f->len)] ^= (uint8_t)(1u << sim_random(8));
+		s->flip = false;
 		room_for(s, f->len);
 		memcpy(s->buf + s->head + s->len, f->bytes, f->len);
 		s->len += f->len;
@@ -384,6 +388,14 @@ void sim_close(int fd)
 	struct sim_sock *s = sim_sock_of(fd);
 	if (s && s->state != SOCK_CLOSED)
 		sock_close(s);
+}
+
+void sim_flip(int fd, bool near)
+{
+	struct sim_sock *s = sim_sock_of(fd);
+
+	if (s && s->state == SOCK_OPEN && s->peer)
+		*(near ? &s->flip : &s->peer->flip) = true;
 }
 
 void sim_cut(int fd, enum sim_cut how)

@@ -319,7 +319,7 @@ static void cmd_end(struct client *c, struct cmd *k)
 /* --- the session --- */
 
 /* Whether a connection or session ended for a reason that is neither the network's nor the clock's. */
-static bool is_violation(const char *why)
+static bool is_violation(const struct client *c, const char *why)
 {
 	static const char *const fine[] = { "logged out", "closed by the target", "target does not answer", "login timed out",
 		"a reset took its commands", "closed", "cannot connect", "about to drop it", "session is gone",
@@ -327,6 +327,8 @@ static bool is_violation(const char *why)
 	for (unsigned i = 0; i < ARRAY_LEN(fine); i++)
 		if (strstr(why, fine[i]))
 			return false;
+	if (c->conf.flips && strstr(why, "digest is wrong"))
+		return false;
 	return strcmp(why, strerror(ECONNRESET)) && strcmp(why, strerror(EPIPE));
 }
 
@@ -360,7 +362,7 @@ static void issued_again(struct client *c)
 static void heard_end(struct client *c, const struct iscsi_ini_event *ev)
 {
 	log_info("%s: %s (%x)", c->name, ev->text, ev->code);
-	if (is_violation(ev->text))
+	if (is_violation(c, ev->text))
 		test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
 	if (c->conf.calm && !c->checking && !strstr(ev->text, "logged out"))
 		test_fail("%s: the connection ended without need: %s", c->name, ev->text);
@@ -391,6 +393,12 @@ static void event(void *ctx, const struct iscsi_ini_event *ev)
 		cmd_end(c, container_of(ev->cmd, struct cmd, ini));
 		break;
 	case INI_EV_REJECT:
+		if (c->conf.flips && ev->code == REJECT_DATA_DIGEST)
+			break;
+		if (ev->code == REJECT_PROTOCOL && (ev->text[0] & OP_MASK) == ISCSI_SNACK && !(ev->text[1] & 15))
+			break; /* 11.16: an R2T that was not lost, only slow, was asked for */
+		if (c->conf.aborts_permille && ev->code == REJECT_INVALID_DATA_ACK)
+			break; /* of a task that a reset ended meanwhile */
 		test_fail("%s: the target rejected a PDU, reason %u", c->name, ev->code);
 	case INI_EV_CLOSED:
 		heard_end(c, ev);
@@ -399,7 +407,7 @@ static void event(void *ctx, const struct iscsi_ini_event *ev)
 		return;
 	case INI_EV_DOWN:
 		log_info("%s down: %s", c->name, ev->text);
-		if (is_violation(ev->text))
+		if (is_violation(c, ev->text))
 			test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
 		break;
 	case INI_EV_TMF:
@@ -546,6 +554,14 @@ bool client_finished(const struct client *c)
 int client_fd(const struct client *c)
 {
 	return c->ini ? net_ini_fd(c->ini, (unsigned)sim_random(c->conf.connections)) : -1;
+}
+
+void client_flip(const struct client *c)
+{
+	unsigned k = (unsigned)sim_random(c->conf.connections);
+
+	if (c->ini && net_ini_fd(c->ini, k) >= 0 && iscsi_ini_joined(net_ini_engine(c->ini), k))
+		sim_flip(net_ini_fd(c->ini, k), sim_chance(50));
 }
 
 void client_check_all(struct client *c)

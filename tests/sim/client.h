@@ -19,6 +19,7 @@ struct client_conf {
 	bool     chap;            /* the server asks who it is */
 	bool     errors;          /* medium errors and full disks are to be expected */
 	unsigned connections, level;
+	bool     flips;           /* bits may be flipped: digests are on, and PDUs may be rejected for theirs */
 	bool     retry;           /* lost sessions are made anew by the engine, and most commands with them */
 	struct iscsi_offer offer;
 };
@@ -28,6 +29,8 @@ void client_free(struct client *c);
 bool client_finished(const struct client *c); /* all its commands have ended, and it has logged out */
 /* The descriptor of one of its connections, -1 when it has none. */
 int  client_fd(const struct client *c);
+/* Spoils a bit on one of its connections that is logged in. */
+void client_flip(const struct client *c);
 /* No further new commands but reads of everything, once; then it ends. */
 void client_check_all(struct client *c);
 /* Words on what it is doing, for a run that is stuck. */

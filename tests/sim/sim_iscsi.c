@@ -23,7 +23,7 @@
 
 /* What the seed has drawn for its run. */
 struct plan {
-	unsigned clients, kills, cuts, disk_events, stalls;
+	unsigned flips, clients, kills, cuts, disk_events, stalls;
 	bool power, errors, hangs;
 	unsigned aborts_permille;
 	struct server_conf server;
@@ -82,11 +82,15 @@ static void draw_plan(void)
 	plan.kills = plan.server.ram ? 0 : (unsigned)sim_random(4);
 	plan.aborts_permille = ONE_OF(0, 0, 5, 50);
 	plan.cuts = (unsigned)sim_random(8);
+	plan.flips = sim_chance(30) ? (unsigned)sim_random(30) : 0;
+	plan.server.offer.erl = ONE_OF(0, 1);
+	if (plan.flips)
+		plan.server.offer.header_digest = plan.server.offer.data_digest = true;
 	plan.power = sim_chance(60);
 	plan.errors = sim_chance(25) && !plan.server.ram;
 	plan.hangs = sim_chance(20) && !plan.server.ram;
 	if (sim_chance(15)) /* nothing but stalls and hangs: no connection may end */
-		plan.cuts = plan.kills = plan.aborts_permille = 0;
+		plan.cuts = plan.kills = plan.aborts_permille = plan.flips = 0;
 	plan.disk_events = plan.errors || plan.hangs ? 1 + (unsigned)sim_random(4) : 0;
 }
 
@@ -121,6 +125,13 @@ static void cut_somebody(void *ctx)
 	int fd = client[sim_random(plan.clients)] ? client_fd(client[sim_random(plan.clients)]) : -1;
 	if (fd >= 0)
 		sim_cut(fd, (enum sim_cut)sim_random(3));
+}
+
+static void flip_somewhere(void *ctx)
+{
+	struct client *c = client[sim_random(plan.clients)];
+	if (c)
+		client_flip(c);
 }
 
 static void kill_server(void *ctx)
@@ -164,6 +175,8 @@ static void draw_fate(void)
 		sim_after(some_time(), stall, NULL);
 	for (unsigned i = 0; i < plan.cuts; i++)
 		sim_after(some_time(), cut_somebody, NULL);
+	for (unsigned i = 0; i < plan.flips; i++)
+		sim_after(some_time(), flip_somewhere, NULL);
 	for (unsigned i = 0; i < plan.kills; i++)
 		sim_after(some_time(), kill_server, NULL);
 	for (unsigned i = 0; i < plan.disk_events; i++)
@@ -217,8 +230,8 @@ static void new_clients(void)
 		struct client_conf c = { .number = i, .ops = 20 + (unsigned)sim_random(300),
 			.depth = 1 + (unsigned)sim_random(DEPTH_MAX), .blocks_max = ONE_OF(8, 64, 256),
 			.aborts_permille = plan.aborts_permille, .wce = plan.server.wce, .errors = plan.errors,
-			.pings = plan.cuts || plan.aborts_permille, .chap = plan.server.chap,
-			.calm = !plan.cuts && !plan.kills && !plan.aborts_permille };
+			.pings = plan.cuts || plan.aborts_permille || plan.flips, .flips = plan.flips, .chap = plan.server.chap,
+			.calm = !plan.cuts && !plan.kills && !plan.aborts_permille && !plan.flips };
 		struct iscsi_ini_conf ic;
 		c.connections = ONE_OF(1, 1, 2, 4);
 		c.level = ONE_OF(0, 1, 2, 2);
@@ -226,6 +239,9 @@ static void new_clients(void)
 		iscsi_ini_conf_defaults(&ic);
 		c.offer = ic.offer;
 		draw_offer(&c.offer);
+		if (plan.flips)
+			c.offer.header_digest = c.offer.require_header_digest = c.offer.data_digest =
+				c.offer.require_data_digest = true;
 		client[i] = client_new(&c);
 	}
 }
