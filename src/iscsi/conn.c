@@ -37,7 +37,7 @@ struct iscsi_conn *iscsi_conn_new(struct iscsi_pool *pool, const struct iscsi_ho
 
 /* Nobody will ask for t any more. What SCSI still works on ends without a word; it is told so if the session lives on
  * (11.14.5), else it learns by the loss of the nexus. */
-static void abandon(struct iscsi_task *t, bool session_lives)
+void task_abandon(struct iscsi_task *t, bool session_lives)
 {
 	struct iscsi_session *s = t->session;
 	bool busy = t->state != TASK_HELD && !t->finished && !t->dead;
@@ -68,21 +68,21 @@ static void detach_tasks(struct iscsi_conn *c, bool session_lives)
 	list_for_each(t, &c->tasks, node)
 		list_del(&t->starved);
 	list_for_each_safe(t, tmp, &c->tasks, node)
-		abandon(t, session_lives);
+		task_abandon(t, session_lives);
 }
 
-/* 7.1.4.3: one of the others tells the initiator. */
-static void tell_drop(const struct iscsi_conn *c)
+/* 7.1.4.3: one of the others tells the initiator, and how long its tasks are kept. */
+static void tell_drop(const struct iscsi_conn *c, bool kept)
 {
 	struct iscsi_session *s = c->session;
 	struct iscsi_conn *o;
 
-	if (c->logged_out || c->state == CONN_LOGIN || s->closing)
+	if (c->logged_out || c->reinstated || c->state == CONN_LOGIN || s->closing)
 		return;
 	list_for_each(o, &s->conns, in_session) {
 		if (o->state != CONN_FFP || o->deaf)
 			continue;
-		iscsi_conn_tell_drop(o, c->cid, (uint16_t)s->params.time2wait, 0);
+		iscsi_conn_tell_drop(o, c->cid, (uint16_t)s->params.time2wait, kept ? (uint16_t)s->params.time2retain : 0);
 		o->host.wake(o->user);
 		return;
 	}
@@ -91,13 +91,17 @@ static void tell_drop(const struct iscsi_conn *c)
 static void leave_session(struct iscsi_conn *c)
 {
 	struct iscsi_session *s = c->session;
+	bool kept = lost_keeps(c);
 
 	session_drop_held(s, c);
 	list_del(&c->in_session);
 	s->nconns--;
-	detach_tasks(c, s->nconns > 0 && !s->closing);
+	if (kept)
+		lost_take(c);
+	detach_tasks(c, (kept || s->nconns > 0) && !s->closing);
 	fence_conn_gone(s, c);
-	tell_drop(c);
+	tell_drop(c, kept);
+	lost_retry(s, c);
 }
 
 void iscsi_conn_free(struct iscsi_conn *c)
@@ -263,6 +267,7 @@ void iscsi_conn_admit(struct iscsi_conn *c, uint16_t status, struct iscsi_sessio
 	}
 	c->session = s;
 	c->cid = iscsi_login_cid(c->login);
+	lost_logout(s, c->cid, true, iscsi_login_exp_stat_sn(c->login)); /* 11.14: for recovery */
 	list_add_tail(&s->conns, &c->in_session);
 	s->nconns++;
 	login_next(c, iscsi_login_admit(c->login, 0, s->tsih, s->exp_cmd_sn, session_max_cmd_sn(s)));
@@ -272,7 +277,7 @@ void iscsi_conn_admit(struct iscsi_conn *c, uint16_t status, struct iscsi_sessio
 
 void iscsi_conn_reinstated(struct iscsi_conn *c)
 {
-	c->logged_out = true;
+	c->reinstated = true;
 	conn_close(c, "reinstated by a login with its CID");
 }
 

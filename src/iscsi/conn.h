@@ -121,6 +121,9 @@ bool iscsi_session_logged_out(const struct iscsi_session *s);
 /* From now on nothing of a connection outlives it, and none joins: the session ends with its last connection. */
 void iscsi_session_close(struct iscsi_session *s);
 bool iscsi_session_closing(const struct iscsi_session *s);
+/* Level 2: tasks of lost connections that nobody has reassigned in time end. After the end of a connection and whenever
+ * the returned time has come; UINT64_MAX: nothing waits, and a session without a connection is over. */
+uint64_t iscsi_session_tick(struct iscsi_session *s, uint64_t now_ns);
 const struct iscsi_params *iscsi_session_params(const struct iscsi_session *s);
 /* No connection left and the nexus closed. */
 void iscsi_session_free(struct iscsi_session *s);

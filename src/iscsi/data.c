@@ -19,6 +19,11 @@ static void task_done(struct scsi_cmd *m)
 	struct iscsi_task *t = container_of(m, struct iscsi_task, cmd);
 	struct iscsi_conn *c = t->conn;
 
+	if (!c && t->session && !m->aborted) {
+		t->finished = true; /* its connection is lost: the answer waits for another */
+		keep_data(t);
+		return;
+	}
 	if (!c) {
 		task_put(t);
 		return;

@@ -7,6 +7,7 @@
  *   rx.c      bytes -> PDUs: framing, digests, where data lands
  *   request.c one handler per request opcode; CmdSN order (request_tmf.c, request_text.c: two that are long)
  *   data.c    SCSI Command: immediate data, memory, R2T, start (data_out.c: Data-Out and its recovery)
+ *   lost.c    level 2: tasks of lost connections, TASK REASSIGN
  *   keep.c    level 1 and up: answers kept until they are acknowledged, SNACK
  *   tx.c      responses -> bytes: batches, Data-In, status, digests
  *   session.c CmdSN window, tasks by ITT, held requests
@@ -248,6 +249,9 @@ struct iscsi_conn {
 	bool                  login_wait; /* the host has not answered yet */
 	bool                  silent;     /* a Logout Response was its last word (11.14) */
 	bool                  logged_out; /* its end is no surprise to the initiator */
+	bool                  reinstated; /* likewise: by a login with its CID */
+	bool                  for_recovery; /* logged out so that its tasks can go to another connection */
+	unsigned              nreassigns; /* TASK REASSIGNs of it that wait */
 	bool                  no_commands; /* a discovery session, or it shall log out: SCSI commands are rejected */
 
 	/* events */
@@ -283,6 +287,9 @@ struct iscsi_session {
 	struct list         held;         /* by CmdSN */
 	struct list         tmf_waits;    /* task management functions that wait for commands or data, oldest first */
 	struct list         conns;
+	struct list         lost;         /* of lost.c, oldest first */
+	struct list         reassigns;    /* TASK REASSIGNs that wait for the end of a connection */
+	unsigned            nlost;
 	struct list         fenced;       /* txitem.node: responses that wait for it, or are it */
 	bool                closing;      /* nothing of a connection outlives it, and none joins */
 	bool                logged_out;   /* as a whole */
@@ -342,6 +349,7 @@ void request_reject(struct req *r, uint8_t reason); /* its CmdSN counts as not r
 
 /* request_tmf.c */
 void tmf_request(struct req *r);
+bool tmf_is(const struct iscsi_session *s, uint32_t itt); /* a task management function that runs or waits */
 void tmf_retry(struct iscsi_session *s);            /* functions that wait may act now */
 uint64_t tmf_deadline(const struct iscsi_conn *c);  /* when they act at the latest */
 void tmf_lost(void *session, const uint8_t lun[8]); /* hook of the nexus: another one ended tasks of ours */
@@ -364,16 +372,28 @@ void data_room_unasked(struct iscsi_task *t, uint32_t n);
 /* The PDU that carried data for t is complete. */
 void data_arrived(struct iscsi_conn *c, struct iscsi_task *t);
 
+/* lost.c */
+bool lost_keeps(const struct iscsi_conn *c);      /* its tasks outlive it */
+void lost_take(struct iscsi_conn *c);             /* it goes */
+/* A connection that is gone is logged out; false: there is none of that CID. */
+bool lost_logout(struct iscsi_session *s, uint16_t cid, bool for_recovery, uint32_t exp_stat_sn);
+void lost_reassign(struct iscsi_conn *c, const uint8_t *h); /* TASK REASSIGN */
+void lost_retry(struct iscsi_session *s, struct iscsi_conn *gone);
+void lost_adopt(struct iscsi_conn *c, struct iscsi_task *t, uint32_t exp_data_sn); /* t is c's now */
+void lost_drop_all(struct iscsi_session *s);
+
 /* data_out.c */
 void data_out_tick(struct iscsi_conn *c);         /* sequences that have stopped (level 1 and up) */
 
 /* keep.c, from level 1 on */
 void keep_item(struct iscsi_conn *c, struct txitem *x); /* its last byte is out */
 void keep_ack(struct iscsi_conn *c);              /* a request came: its ExpStatSN */
+void keep_ack_to(struct iscsi_conn *c, uint32_t exp_stat_sn);
 void keep_reused(struct iscsi_task *t);           /* its tag was given to another command: its answer did arrive */
 void keep_drop(struct iscsi_task *t);             /* is kept no more */
+void keep_data(struct iscsi_task *t);             /* its data counts as kept from now on ... */
+void keep_forget(struct iscsi_task *t);           /* ... and no more */
 void keep_tick(struct iscsi_conn *c);
-void keep_fini(struct iscsi_conn *c);
 bool keep_full(const struct iscsi_session *s);    /* further answers keep their slot of the window */
 bool keep_stale(const struct iscsi_conn *c, const struct txitem *x); /* acknowledged meanwhile */
 /* Data-In PDU number sn of t: where it begins, how long it is, how much is left of its sequence behind it. */
@@ -412,6 +432,8 @@ void conn_event(struct iscsi_conn *c, enum iscsi_event_kind kind);
 void conn_close(struct iscsi_conn *c, const char *why);
 /* Reject, then close: what breaks the protocol at error recovery level 0. */
 void conn_violation(struct iscsi_conn *c, const char *why);
+/* Nobody will ask for t any more. */
+void task_abandon(struct iscsi_task *t, bool session_lives);
 void conn_ping(struct iscsi_conn *c);             /* asks for a sign of life, and with it for ExpStatSN */
 void conn_login_rx(struct iscsi_conn *c, const uint8_t *data, uint32_t len);
 

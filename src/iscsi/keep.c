@@ -37,7 +37,7 @@ static void item_free(struct iscsi_conn *c, struct txitem *x)
 
 /* --- memory --- */
 
-static void data_unkeep(struct iscsi_task *t)
+void keep_forget(struct iscsi_task *t)
 {
 	if (!t->kept_bytes)
 		return;
@@ -48,7 +48,7 @@ static void data_unkeep(struct iscsi_task *t)
 
 /* What it held of the budget goes back; its pages count apart from now on, and the oldest are given up when these are
  * too many. */
-static void data_keep(struct iscsi_task *t)
+void keep_data(struct iscsi_task *t)
 {
 	struct iscsi_pool *p = t->pool;
 
@@ -64,7 +64,7 @@ static void data_keep(struct iscsi_task *t)
 	}
 	while (p->kept_bytes > p->budget / KEPT_SHARE) {
 		struct iscsi_task *old = list_first(&p->kept, struct iscsi_task, in_kept);
-		data_unkeep(old);
+		keep_forget(old);
 		scsi_data_free(&old->cmd);
 		old->forgot = true;
 	}
@@ -103,7 +103,7 @@ static void task_keep(struct iscsi_session *s, struct iscsi_task *t)
 	s->nkept++;
 	s->nimmediate -= t->imm_counted;
 	t->imm_counted = false;
-	data_keep(t);
+	keep_data(t);
 }
 
 void keep_item(struct iscsi_conn *c, struct txitem *x)
@@ -127,14 +127,14 @@ void keep_item(struct iscsi_conn *c, struct txitem *x)
 
 void keep_drop(struct iscsi_task *t)
 {
-	data_unkeep(t);
+	keep_forget(t);
 	t->session->nkept--;
 	t->state = TASK_RESPOND;
 }
 
 void keep_reused(struct iscsi_task *t)
 {
-	if (t->state == TASK_KEPT)
+	if (t->state == TASK_KEPT || !t->conn)
 		task_put(t);
 	else
 		session_unhash(t->session, t);
@@ -153,15 +153,20 @@ static void announce_window(struct iscsi_conn *c)
 
 void keep_ack(struct iscsi_conn *c)
 {
-	struct iscsi_session *s = c->session;
 	const uint8_t *h = c->bhs;
-	uint32_t e = be32(h + BHS_EXP_STAT_SN);
+
+	if ((h[BHS_OPCODE] & OP_MASK) == ISCSI_LOGOUT_REQ && h[BHS_FLAGS] & 0x7f && be16(h + LOGOUT_CID) != c->cid)
+		return; /* 11.14.4: of the connection to be closed */
+	keep_ack_to(c, be32(h + BHS_EXP_STAT_SN));
+}
+
+void keep_ack_to(struct iscsi_conn *c, uint32_t e)
+{
+	struct iscsi_session *s = c->session;
 	bool closed = sn_lt(s->max_cmd_sn, s->exp_cmd_sn);
 
 	if (!sn_lt(c->acked_sn, e) || !sn_le(e, c->stat_sn))
 		return;
-	if ((h[BHS_OPCODE] & OP_MASK) == ISCSI_LOGOUT_REQ && h[BHS_FLAGS] & 0x7f && be16(h + LOGOUT_CID) != c->cid)
-		return; /* 11.14.4: of the connection to be closed */
 	c->acked_sn = e;
 	c->ack_ns = c->now_ns;
 	while (!list_empty(&c->kept)) {

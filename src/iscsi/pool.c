@@ -123,6 +123,8 @@ void task_put(struct iscsi_task *t)
 
 	if (t->state == TASK_KEPT)
 		keep_drop(t);
+	else if (t->kept_bytes)
+		keep_forget(t);
 	if (s && t->hashed)
 		session_unhash(s, t);
 	if (s && t->counted)

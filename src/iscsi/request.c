@@ -59,21 +59,26 @@ static void nop_out(struct req *r)
 enum logout_reason { CLOSE_SESSION, CLOSE_CONNECTION, FOR_RECOVERY };
 enum logout_response { LOGOUT_OK, LOGOUT_NO_CID, LOGOUT_NO_RECOVERY };
 
-static enum logout_response logout(struct iscsi_conn *c, enum logout_reason reason, uint16_t cid)
+static enum logout_response logout(struct iscsi_conn *c, enum logout_reason reason, const uint8_t *h)
 {
 	struct iscsi_session *s = c->session;
+	uint16_t cid = be16(h + LOGOUT_CID);
 	struct iscsi_conn *o = session_conn(s, cid);
+	uint32_t exp_stat_sn = be32(h + BHS_EXP_STAT_SN);
 
 	if (reason == CLOSE_SESSION) {
 		s->closing = s->logged_out = true;
 		return LOGOUT_OK;
 	}
-	if (reason == FOR_RECOVERY)
+	if (reason == FOR_RECOVERY && s->params.erl < 2)
 		return LOGOUT_NO_RECOVERY;
 	if (!o)
-		return LOGOUT_NO_CID;
+		return lost_logout(s, cid, reason == FOR_RECOVERY, exp_stat_sn) ? LOGOUT_OK : LOGOUT_NO_CID;
 	o->logged_out = true;
+	o->for_recovery = reason == FOR_RECOVERY;
 	if (o != c) {
+		if (o->recover)
+			keep_ack_to(o, exp_stat_sn);
 		conn_close(o, "logged out on another connection");
 		o->host.wake(o->user);
 	}
@@ -94,7 +99,7 @@ static void logout_request(struct req *r)
 	k = tx_ctl_last(c, ISCSI_LOGOUT_RSP, CTL_STAT_SN);
 	if (!k)
 		return;
-	enum logout_response rsp = logout(c, reason, cid);
+	enum logout_response rsp = logout(c, reason, r->h);
 	memcpy(k->bhs + BHS_ITT, r->h + BHS_ITT, 4);
 	put_be16(k->bhs + LOGOUT_TIME2WAIT, (uint16_t)c->session->params.time2wait);
 	put_be16(k->bhs + LOGOUT_TIME2RETAIN, (uint16_t)c->session->params.time2retain);

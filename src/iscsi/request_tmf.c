@@ -293,16 +293,32 @@ static bool refers_to_tmf(const struct iscsi_conn *c, const uint8_t *h)
 	return false;
 }
 
+bool tmf_is(const struct iscsi_session *s, uint32_t itt)
+{
+	const struct iscsi_conn *c;
+	const struct tmf *f;
+
+	list_for_each(c, &s->conns, in_session)
+		list_for_each(f, &c->tmfs, node)
+			if (f->itt == itt)
+				return true;
+	return false;
+}
+
 /* The response to a function on one task that needs no SCSI, or -1. */
 static int answer_here(struct iscsi_conn *c, const struct tmf_row *row, const uint8_t *h)
 {
-	const struct iscsi_task *t = session_find(c->session, be32(h + TMF_REF_TAG));
+	struct iscsi_task *t = session_find(c->session, be32(h + TMF_REF_TAG));
 	bool query = row->kind == SCSI_QUERY_TASK;
 
 	if (row->kind != SCSI_ABORT_TASK && !query)
 		return -1;
 	if (refers_to_tmf(c, h))
 		return TMF_RSP_REJECTED;
+	if (!query && t && !t->conn && t->finished) { /* 11.5.1: its answer, then that of the function */
+		lost_adopt(c, t, 0);
+		return TMF_RSP_COMPLETE;
+	}
 	if (query && t && t->state == TASK_HELD && !memcmp(t->cmd.lun, h + BHS_LUN, 8))
 		return TMF_RSP_SUCCEEDED;
 	if ((!query && abort_held(c, be32(h + TMF_REF_TAG))) || plug_missing(c, h))
@@ -358,7 +374,7 @@ void tmf_request(struct req *r)
 	const struct tmf_row *row = fn < ARRAY_LEN(tmf_rows) ? &tmf_rows[fn] : NULL;
 
 	if (fn == TMF_REASSIGN) {
-		tmf_answer(c, itt, TMF_RSP_NO_REASSIGN);
+		lost_reassign(c, r->h);
 		return;
 	}
 	if (!row || !row->known || c->session->params.protocol_level < row->level || !c->session->nexus) {

@@ -26,6 +26,8 @@ struct iscsi_session *iscsi_session_new(struct scsi_nexus *nexus, const struct i
 	if (nexus)
 		scsi_nexus_transport(nexus, (uint8_t)p->protocol_level, tmf_lost, s);
 	list_init(&s->conns);
+	list_init(&s->lost);
+	list_init(&s->reassigns);
 	return s;
 }
 
@@ -34,6 +36,7 @@ void iscsi_session_free(struct iscsi_session *s)
 	if (!s)
 		return;
 	CHECK(s->nconns == 0);
+	lost_drop_all(s);
 	while (!list_empty(&s->held)) { /* places without a request */
 		struct held *h = list_first(&s->held, struct held, node);
 		list_del(&h->node);
@@ -87,6 +90,7 @@ bool iscsi_session_closing(const struct iscsi_session *s)
 void iscsi_session_close(struct iscsi_session *s)
 {
 	s->closing = true;
+	lost_drop_all(s);
 }
 
 uint16_t iscsi_session_tsih(const struct iscsi_session *s)

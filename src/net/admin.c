@@ -224,8 +224,11 @@ static struct drain {
 
 static void ask_leg(struct round_leg *leg, void *ctx)
 {
+	struct net_session *s, *next;
 	struct net_conn *c, *tmp;
 
+	list_for_each_safe(s, next, &net.loops[loop_index(leg->loop)].sessions, on_loop)
+		stream_session_close(s);
 	list_for_each_safe(c, tmp, &net.loops[loop_index(leg->loop)].conns, node) {
 		if (c->dead)
 			continue;

@@ -27,6 +27,7 @@ enum {
 	ADDR_TEXT = 64,           /* "[v6 address]:port" */
 	WINDOW_MAX = 128,         /* commands of one session in flight: what deep queues of initiators use ... */
 	WINDOW_MIN = 4,           /* ... and what is left of it when sessions are many or memory is little */
+	WAITING_MAX = 1024,       /* sessions of a loop that wait for a connection: each may hold a window of commands */
 	BUDGET_SHARE = 4,         /* data in flight may take a quarter of the memory */
 	TEXT_S = 3,               /* how long an initiator has to begin a text exchange when it was asked to */
 	LOGOUT_NS = 1000000000,   /* how long an initiator has to log out when it was asked to, ... */
@@ -104,6 +105,7 @@ struct net_session {
 	struct iscsi_session *iscsi;
 	struct scsi_nexus   *nexus;
 	struct timer         lost;       /* what lost connections left behind expires */
+	bool                 waiting;    /* has no connection, but what lost ones left behind */
 	bool                 ending;     /* the nexus is being closed */
 	uint64_t             since_ns;
 	char                 user[256];
@@ -180,6 +182,7 @@ struct net_loop {                 /* one per loop */
 	struct list        conns, sessions;
 	struct iscsi_pool *pool;
 	_Atomic unsigned   nconns, nsessions;
+	unsigned           nwaiting;   /* sessions without a connection */
 	uint32_t           window;     /* of each session on this loop */
 	_Atomic uint64_t   logins_ok, logins_refused, digest_errors;
 };
@@ -224,6 +227,7 @@ void stream_start(struct net_conn *c);            /* on c->loop */
 void stream_kill(struct net_conn *c, const char *why);
 void stream_session_ask_logout(struct net_session *s); /* and close what has not gone after a second */
 void stream_pump(struct net_conn *c);             /* events, then what is to be sent */
+void stream_session_close(struct net_session *s); /* nothing of a connection outlives it any more */
 void stream_session_kill(struct net_session *s, const char *why); /* every connection, and what is kept of lost ones */
 void stream_session_drop(struct net_session *s, const char *why); /* the same, and says so to the initiator */
 

@@ -374,7 +374,7 @@ void stream_start(struct net_conn *c)
 static void session_check(struct net_session *s);
 
 /* From now on nothing of a connection outlives it. */
-static void session_close(struct net_session *s)
+void stream_session_close(struct net_session *s)
 {
 	if (s->iscsi)
 		iscsi_session_close(s->iscsi);
@@ -387,7 +387,7 @@ void stream_session_ask_logout(struct net_session *s)
 
 	list_for_each_safe(c, tmp, &s->conns, in_session)
 		leave_ask(c, true, "target removed");
-	session_close(s);
+	stream_session_close(s);
 }
 
 void stream_session_drop(struct net_session *s, const char *why)
@@ -396,7 +396,7 @@ void stream_session_drop(struct net_session *s, const char *why)
 
 	list_for_each_safe(c, tmp, &s->conns, in_session)
 		leave_drop(c, true, why);
-	session_close(s);
+	stream_session_close(s);
 }
 
 void stream_session_kill(struct net_session *s, const char *why)
@@ -405,7 +405,7 @@ void stream_session_kill(struct net_session *s, const char *why)
 
 	list_for_each_safe(c, tmp, &s->conns, in_session)
 		stream_kill(c, why);
-	session_close(s);
+	stream_session_close(s);
 }
 
 /* Not called from inside the engine. why NULL: in good order. */
@@ -440,17 +440,45 @@ static void nexus_gone(void *ctx)
 	loop_post(net.home, &s->end);
 }
 
+/* Whether the initiator may still come back to a session that has no connection (level 2): so many of a loop, and no
+ * longer than was agreed. */
+static bool session_waits(struct net_session *s)
+{
+	struct net_loop *nl = &net.loops[loop_index(s->loop)];
+	uint64_t now = loop_now_ns(s->loop), next = s->iscsi ? iscsi_session_tick(s->iscsi, now) : UINT64_MAX;
+	bool idle = list_empty(&s->conns) && list_empty(&s->joiners);
+
+	if (next != UINT64_MAX && idle && !s->waiting && nl->nwaiting == WAITING_MAX) {
+		iscsi_session_close(s->iscsi);
+		next = UINT64_MAX;
+	}
+	bool waiting = next != UINT64_MAX && idle;
+	nl->nwaiting += waiting - s->waiting;
+	if (waiting && !s->waiting)
+		log_info("session waits for a connection initiator=%s tsih=%u", s->initiator, s->tsih);
+	s->waiting = waiting;
+	if (next == UINT64_MAX)
+		loop_timer_clear(s->loop, &s->lost);
+	else
+		loop_timer_set(s->loop, &s->lost, next);
+	return waiting || !idle;
+}
+
 /* Ends the session when nobody uses it or may come back to it. */
 static void session_check(struct net_session *s)
 {
-	if (s->ending || !list_empty(&s->conns) || !list_empty(&s->joiners))
+	if (s->ending || session_waits(s))
 		return;
 	s->ending = true;
-	loop_timer_clear(s->loop, &s->lost);
 	if (s->nexus)
 		scsi_nexus_close(s->nexus, nexus_gone, s);
 	else
 		nexus_gone(s);
+}
+
+static void lost_expired(struct timer *t)
+{
+	session_check(container_of(t, struct net_session, lost));
 }
 
 static void run_release(struct task *t)
@@ -527,6 +555,7 @@ static uint16_t make_session(struct net_conn *c, struct net_session *s)
 	const struct iscsi_params *p = iscsi_login_params(l);
 
 	c->session = s;
+	s->lost.fire = lost_expired;
 	s->since_ns = loop_now_ns(c->loop);
 	list_add_tail(&s->conns, &c->in_session);
 	list_add_tail(&loop_of(c)->sessions, &s->on_loop);
@@ -564,11 +593,15 @@ static void join(struct net_conn *c)
 	if (!status) {
 		c->session = s;
 		list_add_tail(&s->conns, &c->in_session);
+	} else if (open) {
+		session_check(s);
 	}
 	c->to_join = false;
 	c->joined.run = home_joined;
 	loop_post(net.home, &c->joined);
 	iscsi_conn_admit(c->engine, status, status ? NULL : s->iscsi);
+	if (!status)
+		session_check(s);
 	stream_pump(c);
 }
 

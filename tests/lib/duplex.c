@@ -116,6 +116,28 @@ void duplex_open(struct duplex *d)
 	d->cmd_sn = d->itt = 1;
 }
 
+void duplex_join(struct duplex *d, struct duplex *of, uint16_t cid)
+{
+	if (!d->out) {
+		*d = (struct duplex){ .loop = of->loop, .pool = of->pool, .target = of->target, .lu = of->lu, .offer = of->offer };
+		d->out = malloc(DUPLEX_MAX);
+	}
+	duplex_open(d);
+	d->join = of->session;
+	d->tsih = 1;
+	d->cid = cid;
+	d->cmd_sn = of->cmd_sn;
+	d->itt = of->itt + 0x1000u * (cid + 1u);
+}
+
+void duplex_drop(struct duplex *d)
+{
+	d->ending = true;
+	iscsi_conn_free(d->conn);
+	d->ending = false;
+	d->conn = NULL;
+}
+
 void duplex_close(struct duplex *d)
 {
 	bool gone = false;
@@ -316,6 +338,9 @@ void duplex_login(struct duplex *d, const char *keys, size_t len)
 	if (len)
 		memcpy(text + sizeof(names), keys, len);
 	bhs[LOGIN_ISID] = 0x80;
+	put_be16(bhs + LOGIN_TSIH, d->tsih);
+	put_be16(bhs + LOGIN_CID, d->cid);
+	put_be32(bhs + BHS_EXP_STAT_SN, d->exp_stat_sn);
 	put_be32(bhs + BHS_ITT, 7);
 	put_be32(bhs + BHS_CMD_SN, d->cmd_sn);
 	duplex_send(d, bhs, text, (uint32_t)(sizeof(names) + len));

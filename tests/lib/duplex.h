@@ -24,6 +24,8 @@ struct duplex {
 	unsigned              seen;  /* 1 << kind of every event */
 	bool                  ending; /* the connection is being freed: it must not wake its host */
 	char                  why[256];
+	uint16_t              tsih, cid; /* of the login */
+	uint32_t              exp_stat_sn; /* likewise */
 	uint8_t              *out;   /* what the target sent */
 	size_t                out_len, out_at;
 	uint32_t              cmd_sn, itt;
@@ -33,6 +35,9 @@ struct duplex {
 void duplex_init(struct duplex *d);      /* once: loop, RAM disk, target */
 void duplex_fini(struct duplex *d);
 void duplex_open(struct duplex *d);      /* a connection, not logged in */
+/* A further connection for the session of `of`, not logged in. d: not used before, or closed by duplex_drop(). */
+void duplex_join(struct duplex *d, struct duplex *of, uint16_t cid);
+void duplex_drop(struct duplex *d);      /* its connection is lost; the session stays */
 void duplex_close(struct duplex *d);     /* connection gone, nexus closed, all memory back */
 /* Feeds bytes in pieces of at most `piece` (0 = as much as is wanted). Stops when the engine wants no more. */
 size_t duplex_feed(struct duplex *d, const void *p, size_t n, size_t piece);
