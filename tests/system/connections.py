@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Sessions of several connections (RFC 7143 4.2.2.1, 6.3.4, 11.14): joining over the portals of a group, on whatever core the
 connection began; order over all of them; what is refused; what becomes of the rest when one goes."""
-import json, os, socket, struct, sys, threading, time
+import json, os, select, socket, struct, sys, threading, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
@@ -236,13 +236,41 @@ def storm(loop):
         calm.logout()
 
 
+def pong(c, p):
+    """Answers the target's ping p."""
+    if p.op != iscsi.NOP_IN or p.itt != 0xffffffff:
+        raise RuntimeError(f"opcode {p.op:#x} instead of a ping")
+    c.send(iscsi.NOP_OUT, 0x80, itt=0xffffffff, lun=bytes(8), immediate=True,
+           words=p.bhs[20:24] + struct.pack(">II", c.cmdsn, c.expstatsn))
+
+
+def fence(loop):
+    """4.2.2.3, 13.23: with ResponseFence the response of ABORT TASK SET waits until every connection has acknowledged; without, not."""
+    with serve(loop) as s:
+        for key, waits in (("ResponseFence,RFC3720", True), ("RFC3720,ResponseFence", False)):
+            a = lead(s, TaskReporting=key)
+            b = a.join(1)
+            a.send(iscsi.TMF, 0x82, words=struct.pack(">III", 0xffffffff, a.cmdsn, a.expstatsn), immediate=True)
+            if waits:
+                pong(a, a.recv())
+                if select.select([a.s], [], [], 0.3)[0]:
+                    raise RuntimeError("the response did not wait")
+                pong(b, b.recv())
+            p = a.recv()
+            if p.op != iscsi.TMF_RSP or p.bhs[2]:
+                raise RuntimeError(f"opcode {p.op:#x}")
+            a.ready()
+            b.close()
+            a.close()
+
+
 if __name__ == "__main__":
     if not h.binaries_there():
         rep.skip("all", "there is no server yet")
         sys.exit(0)
     only = sys.argv[1:]
     for loop in ("uring", "epoll"):
-        for fn in (join_portals, refusals, order, reinstate, lost, logouts, storm):
+        for fn in (join_portals, refusals, order, reinstate, lost, logouts, storm, fence):
             if not only or fn.__name__ in only:
                 rep.case(f"{fn.__name__}-{loop}", fn, loop)
     sys.exit(rep.status())
