@@ -452,6 +452,25 @@ static void not_saved(void **state)
 	assert_good(set_groups(one, 1, ALUA_STANDBY, 2));
 }
 
+/* The commands that SPC-4 5.16.2.4.4, 5.16.2.4.5 and 5.16.2.5 name are allowed in their states; test_scsi_table tries each. */
+static void allowed(void **state)
+{
+	enum { S = SCSI_IN_STANDBY, U = SCSI_IN_UNAVAILABLE, T_ = SCSI_IN_TRANSITION };
+	static const struct { uint8_t opcode; int action; uint32_t in; } lists[] = {
+		{ 0x12, 0, S | U | T_ }, { 0xa0, 0, S | U | T_ }, { 0xa3, 0x0a, S | U | T_ }, { 0x03, 0, S | U | T_ },
+		{ 0x3c, 0, S | U | T_ }, { 0x3b, 0, S | U | T_ }, { 0xa4, 0x0a, S | U }, { 0x4c, 0, S }, { 0x4d, 0, S },
+		{ 0x15, 0, S }, { 0x55, 0, S }, { 0x1a, 0, S }, { 0x5a, 0, S }, { 0x1c, 0, S }, { 0x1d, 0, S },
+		{ 0x5e, 0, S }, { 0x5e, 1, S }, { 0x5e, 2, S }, { 0x5e, 3, S }, { 0x5f, 0, S }, { 0x5f, 4, S }, { 0x5f, 7, S },
+	};
+	const struct scsi_optab *tab = lu_on(lu, one->loop)->pub.ops;
+
+	for (unsigned i = 0; i < ARRAY_LEN(lists); i++) {
+		const struct scsi_op *op = scsi_optab_find(tab, lists[i].opcode, lists[i].action);
+		assert_true(!op || (op->flags & lists[i].in) == lists[i].in);
+	}
+	assert_false(scsi_optab_find(tab, 0x00, 0)->flags & SCSI_ANY_STATE); /* how initiators look whether a path works */
+}
+
 /* The value: rebase keeps what departed from the same base; tags ascend; more groups than there may be are refused;
  * the saved form of every state reads back, a cut or changed one is refused. */
 static void value(void **state)
@@ -502,7 +521,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(report), T(identity), T(set), T(modes), T(mode_told), T(implicit), T(drains), T(overtaken),
-		T(against_each_other), T(asker_goes), T(kept), T(not_saved), cmocka_unit_test(value),
+		T(against_each_other), T(asker_goes), T(kept), T(not_saved), T(allowed), cmocka_unit_test(value),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
