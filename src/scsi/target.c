@@ -171,6 +171,12 @@ static void tell_luns(struct itl *itl, unsigned lun)
 	ua_add(itl, UA_LUNS_CHANGED);
 }
 
+/* There are other target port groups: REPORT TARGET PORT GROUPS says another thing. */
+static void tell_access(struct itl *itl, unsigned lun)
+{
+	ua_add(itl, UA_ACCESS_CHANGED);
+}
+
 static void tell_inquiry(struct itl *itl, unsigned lun)
 {
 	ua_add(itl, UA_INQUIRY_CHANGED);
@@ -179,6 +185,7 @@ static void tell_inquiry(struct itl *itl, unsigned lun)
 static void nexus_remap(struct scsi_nexus *n, const struct lun_map *map)
 {
 	bool same = map_same(n->map, map), described = n->map->tpgs == map->tpgs;
+	bool ports = n->map->nports == map->nports && !memcmp(n->map->port, map->port, sizeof(map->port));
 
 	n->map = map;
 	if (!same) {
@@ -189,6 +196,8 @@ static void nexus_remap(struct scsi_nexus *n, const struct lun_map *map)
 	}
 	if (!described)
 		each_itl(n, tell_inquiry);
+	if (!ports && map->tpgs)
+		each_itl(n, tell_access);
 }
 
 static void map_leg(struct round_leg *leg, void *ctx)

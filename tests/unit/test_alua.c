@@ -225,7 +225,7 @@ static void modes(void **state)
 	}
 }
 
-/* A change of what INQUIRY says is told with 3F/03; the same ports again are not. */
+/* A change of what INQUIRY says is told with 3F/03, of the target port groups with 2A/06; the same again is not. */
 static void mode_told(void **state)
 {
 	struct scsi_ports p = both;
@@ -237,6 +237,12 @@ static void mode_told(void **state)
 	bed_map(&(struct scsi_lun){ 0, lu }, 1);
 	assert_sense(RUN(one, 0, 0x00), 6, 0x3f, 0x03);
 	assert_good(RUN(one, 0, 0x00));
+	p.tag[2] = 9; /* a portal group more */
+	p.n = 3;
+	scsi_target_set_ports(bed.target, &p);
+	bed_map(&(struct scsi_lun){ 0, lu }, 1);
+	assert_sense(RUN(one, 0, 0x00), 6, 0x2a, 0x06);
+	assert_int_equal(reported(one, 9, NULL), ALUA_OPTIMIZED);
 }
 
 /* An implicit change is told to every nexus, each once; preference is independent of the state; 5.16.2.5, 5.16.2.6. */
