@@ -265,7 +265,8 @@ static void report(const struct bench_conf *c, const struct bench_result *r)
 	if (c->json)
 		printf("{\"iops\": %.1f, \"mib_s\": %.1f, \"mean_us\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
 			"\"p999_us\": %.1f, \"max_us\": %.1f, \"ios\": %lu, \"errors\": %lu, \"mismatches\": %lu, "
-			"\"server_cpu_us_per_io\": %.2f, \"server_cpu\": %.3f, \"connections_lost\": %lu, \"sessions_lost\": %lu, "
+			"\"server_cpu_us_per_io\": %.2f, \"server_cpu\": %.3f, \"connections_lost\": %lu, "
+			"\"sessions_lost\": %lu, "
 			"\"snacks\": %lu, \"commands_resent\": %lu, \"reassigned\": %lu}\n", iops, mib, r->mean_us, r->p50_us,
 			r->p99_us, r->p999_us, r->max_us, (unsigned long)r->ios, (unsigned long)r->errors,
 			(unsigned long)r->mismatches, cpu, r->cpu_s / s, (unsigned long)f->connections_lost,

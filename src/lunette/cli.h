@@ -16,6 +16,7 @@ struct cli {
 	const char *socket; /* --socket, LUNETTE_SOCKET, or NULL for the default */
 	const char *from;   /* --from, or NULL: where cp begins, bytes */
 	bool json;
+	bool no_wait;       /* --no-wait: attach does not wait for the disk */
 };
 
 /* Asks the daemon; *ret is the body. Returns an exit status, with e filled unless CLI_OK. */
@@ -38,6 +39,8 @@ int  cmd_discover(struct cli *c, int argc, char **argv); /* remote_cmd.c */
 int  cmd_ls(struct cli *c, int argc, char **argv);
 int  cmd_inquiry(struct cli *c, int argc, char **argv);
 int  cmd_cp(struct cli *c, int argc, char **argv);       /* cp.c */
+int  cmd_attach(struct cli *c, int argc, char **argv);   /* attach.c */
+int  cmd_detach(struct cli *c, int argc, char **argv);
 int  bench_main(int argc, char **argv);
 int  check_main(int argc, char **argv);                  /* check/check.c */
 

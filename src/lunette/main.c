@@ -28,6 +28,8 @@ static const struct command commands[] = {
 	{ "ls", "HOST[:PORT]|URL", "The LUNs of a server or of one target.", cmd_ls },
 	{ "inquiry", "URL", "What a LUN says of itself.", cmd_inquiry },
 	{ "cp", "[--from BYTES] SRC DST", "Copy between LUNs and files; each a URL, a path or -.", cmd_cp },
+	{ "attach", "[--no-wait] URL", "Make a LUN a disk of this machine, by open-iscsi.", cmd_attach },
+	{ "detach", "URL", "Log that target out again.", cmd_detach },
 	{ "bench", "URL [OPTION]...", "Measure a target; see lunette bench --help.", cmd_bench },
 	{ "check", "URL [OPTION]...", "Check a target against RFC 7143 and 7144; see lunette check --help.", cmd_check },
 	{ "version", "", "Print the version.", cmd_version },
@@ -39,6 +41,7 @@ static const struct { const char *name, *arg, *help; } options[] = {
 	{ "--json", "", "Print what the daemon answers, as JSON." },
 	{ "--socket", "PATH", "Control socket of the daemon; also by LUNETTE_SOCKET in the environment. Short: -S." },
 	{ "--from", "BYTES", "cp: go on from there." },
+	{ "--no-wait", "", "attach: do not wait for the disk." },
 	{ "--help", "", "Print this help." },
 	{ 0 },
 };
@@ -116,6 +119,8 @@ static int take_options(struct cli *c, int argc, char **argv, bool *help)
 		const char *a = argv[i];
 		if (strcmp(a, "--json") == 0) {
 			c->json = true;
+		} else if (strcmp(a, "--no-wait") == 0) {
+			c->no_wait = true;
 		} else if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0) {
 			*help = true;
 		} else if (strncmp(a, "--socket=", 9) == 0) {
