@@ -248,8 +248,10 @@ static void test_files(void **state)
 	blk_close(b);
 
 	snprintf(more, sizeof(more), "store=%s/sums", dir);
-	assert_int_equal(bt_open(&b, "integrity", more, ram(DISK / 2)), -EINVAL);
+	struct blk *other = ram(DISK / 2);
+	assert_int_equal(bt_open(&b, "integrity", more, other), -EINVAL);
 	assert_non_null(strstr(bt_error, "memory"));
+	blk_close(other);
 	assert_int_equal(bt_open(&file, "file", path, NULL), 0);
 	snprintf(more, sizeof(more), "store=%s/sums,unit=4096", dir);
 	assert_int_equal(bt_open(&b, "integrity", more, file), -EINVAL);

@@ -217,10 +217,10 @@ static int entries_set(struct sums *s, uint64_t unit, uint64_t end, const struct
 		int r = whole ? 0 : rw(s->store, BLK_READ, SUM_ENTRIES_AT + index * SUM_PAGE, SUM_PAGE, p);
 		if (r < 0)
 			return r;
-		for (; unit < stop; unit++, what += what ? 1 : 0) {
+		for (; unit < stop; unit++) {
 			struct sum_entry e = { .flags = what ? SUM_USED : 0 };
 			if (what)
-				e.new = *what;
+				e.new = *what++;
 			sum_encode(p + unit % SUM_PER_PAGE * SUM_ENTRY, &e);
 		}
 		r = rw(s->store, BLK_WRITE, SUM_ENTRIES_AT + index * SUM_PAGE, SUM_PAGE, p);
