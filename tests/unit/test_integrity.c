@@ -49,6 +49,7 @@ static struct blk *over_store(struct blk *data, struct blk *store)
 	struct err e = { 0 };
 	struct blk *b;
 
+	store->caps &= ~(uint32_t)BLK_VOLATILE; /* it plays a file that outlives crashes */
 	if (integrity_open_over(&b, data, store, UNIT, &e) < 0)
 		fail_msg("%s", e.text);
 	return b;
@@ -164,6 +165,7 @@ static void test_damaged_entry(void **state)
 {
 	struct blk *data = ram(DISK), *store = ram(4 << 20), *b = over_store(data, store);
 	uint8_t page[SUM_PAGE];
+	int errors = 0;
 
 	bt_fill(buf, UNIT, 1);
 	assert_int_equal(run(b, BLK_WRITE, 0, UNIT, buf), 0);
@@ -174,10 +176,16 @@ static void test_damaged_entry(void **state)
 		page[i] ^= 0x10;
 		assert_int_equal(run(store, BLK_WRITE, SUM_ENTRIES_AT, SUM_PAGE, (char *)page), 0);
 		b = over_store(data, store);
-		assert_int_equal(run(b, BLK_READ, 0, UNIT, back), -EBADMSG);
+		int r = run(b, BLK_READ, 0, UNIT, back);
+		if (r == 0)
+			assert_memory_equal(buf, back, UNIT);
+		else
+			assert_int_equal(r, -EBADMSG);
+		errors += r < 0;
 		assert_int_equal(run(b, BLK_WRITE, 0, UNIT, buf), 0);
 		assert_int_equal(run(b, BLK_READ, 0, UNIT, back), 0);
 	}
+	assert_true(errors > 0 && errors < SUM_ENTRY);
 	blk_close(b);
 }
 

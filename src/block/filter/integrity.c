@@ -238,15 +238,15 @@ static void read_done(struct blk_io *io, void *ctx)
 	struct sum_req *r = ctx;
 	struct sums *s = r->s;
 	struct sum_walk w = { io->req.iov, 0 };
-	uint8_t *tuples = io->req.flags & BLK_TUPLES ? io->req.tuples : NULL;
+	uint8_t *tuples = io->req.flags & BLK_TUPLES ? io->req.tuples : NULL, *p = NULL;
 
 	if (io->status < 0) {
 		sum_end(r, io->status);
 		return;
 	}
 	for (uint64_t i = 0, n = units(r); i < n; i++) {
-		int e = sum_verify(&s->rules, sum_at(s, first_unit(r) + i, NULL), sum_walk_crc(&w, s->unit),
-			tuples ? tuples + i * SUM_TUPLE : NULL);
+		p = sum_next(s, p, first_unit(r) + i, NULL);
+		int e = sum_verify(&s->rules, p, sum_walk_crc(&w, s->unit), tuples ? tuples + i * SUM_TUPLE : NULL);
 		if (e < 0) {
 			put_lent(io);
 			sum_end_at(r, e, r->off + (i << s->shift));
@@ -349,10 +349,11 @@ static void put_entries(struct sum_req *r)
 	bool writes = req->op == BLK_WRITE;
 	struct sum_walk w = { writes ? req->iov : NULL, 0 };
 	struct sum_page *page;
+	uint8_t *p = NULL;
 
 	r->gen = s->gen;
 	for (uint64_t i = 0, n = units(r); i < n; i++) {
-		uint8_t *p = sum_at(s, first_unit(r) + i, &page);
+		p = sum_next(s, p, first_unit(r) + i, &page);
 		struct sum_walk data = w;
 		struct sum_side to = { .crc = writes ? sum_walk_crc(&w, s->unit) : s->rules.zero_crc };
 		if (!writes)
@@ -391,9 +392,10 @@ static enum sum_state worst_state(const struct sum_req *r)
 {
 	struct sum_entry e;
 	enum sum_state worst = SUM_SETTLED;
+	uint8_t *p = NULL;
 
 	for (uint64_t i = 0, n = units(r); i < n; i++)
-		if (sum_decode(sum_at(r->s, first_unit(r) + i, NULL), &e) == 0)
+		if (sum_decode((p = sum_next(r->s, p, first_unit(r) + i, NULL)), &e) == 0)
 			worst = MAX(worst, sum_state(&r->s->rules, &e));
 	return worst;
 }

@@ -7,7 +7,7 @@
  *   8 KiB    the intent of zeroing a large range
  *   16 KiB   slots of the redo log: header 4 KiB, tuples 4 KiB, data 256 KiB
  *   2 MiB    an entry of 32 bytes for each unit: older and newer CRC32C (4 + 4), older and newer tuple (8 + 8),
- *            generation (5), flags (1), CRC16 of the entry (2) */
+ *            generation (5), flags (1), the low half of the entry's CRC32C (2) */
 #ifndef LUNETTE_BLOCK_FILTER_INTEGRITY_H
 #define LUNETTE_BLOCK_FILTER_INTEGRITY_H
 
@@ -124,7 +124,7 @@ struct sums {
 	uint64_t     pages_active;
 	struct sum_page *bucket[SUM_BUCKETS], *page;
 	struct sum_page *dirty;
-	unsigned     hand, npages;
+	unsigned     hand, npages, ndirty;
 	struct sum_req *free;
 	bool         committing;
 	struct blk_io commit;
@@ -143,6 +143,11 @@ void sum_cache_close(struct sums *s);
 void sum_load(struct sum_req *r, sum_step_fn *then);
 void sum_unpin(struct sum_req *r);
 uint8_t *sum_at(struct sums *s, uint64_t unit, struct sum_page **ret_page); /* of a pinned page */
+/* The entry of `unit`, when p is that of the unit before it, or NULL. */
+static inline uint8_t *sum_next(struct sums *s, uint8_t *p, uint64_t unit, struct sum_page **ret_page)
+{
+	return p && unit % SUM_PER_PAGE ? p + SUM_ENTRY : sum_at(s, unit, ret_page);
+}
 struct sum_page *sum_find(struct sums *s, uint64_t index);
 void sum_dirty(struct sums *s, struct sum_page *p);
 void sum_forget(struct sums *s, uint64_t first, uint64_t end); /* pages that nobody has pinned: drops them */
