@@ -270,6 +270,37 @@ static inline void bed_sense(struct answer *a, const struct scsi_cmd *c)
 	a->ascq = desc ? c->sense[3] : c->sense[13];
 }
 
+/* What each row of the command tables ended with, for scsi_cover.py: one line each in the file that SCSI_COVER names. */
+static struct { const struct scsi_op *op; uint32_t code; } bed_seen[2048];
+static unsigned bed_nseen;
+
+static inline void bed_cover(const struct scsi_cmd *c, const struct answer *a)
+{
+	uint32_t code = a->status == SCSI_CHECK_CONDITION ? SENSE(a->key, a->asc, a->ascq) : a->status;
+
+	for (unsigned i = 0; i < bed_nseen; i++)
+		if (bed_seen[i].op == c->op && bed_seen[i].code == code)
+			return;
+	if (c->op && !c->aborted && bed_nseen < ARRAY_LEN(bed_seen)) {
+		bed_seen[bed_nseen].op = c->op;
+		bed_seen[bed_nseen++].code = code;
+	}
+}
+
+__attribute__((destructor)) static inline void bed_report(void)
+{
+	FILE *f = getenv("SCSI_COVER") ? fopen(getenv("SCSI_COVER"), "a") : NULL;
+
+	if (!f)
+		return;
+	for (const struct scsi_op *const *t = lu_disk.ops; *t; t++)
+		for (const struct scsi_op *op = *t; op->name; op++)
+			fprintf(f, "row\t%s\t%x\t%d\n", op->name, op->flags, op->lba.bytes);
+	for (unsigned i = 0; i < bed_nseen; i++)
+		fprintf(f, "seen\t%s\t%06x\n", bed_seen[i].op->name, bed_seen[i].code);
+	fclose(f);
+}
+
 static inline void bed_done(struct scsi_cmd *c)
 {
 	struct answer *a = container_of(c, struct bed_cmd, cmd)->a;
@@ -282,6 +313,7 @@ static inline void bed_done(struct scsi_cmd *c)
 	a->want_out = c->want_out;
 	assert_true(c->in_len <= c->room_in);
 	bed_sense(a, c);
+	bed_cover(c, a);
 	free(a->data);
 	a->data = NULL;
 	if (c->in_len) {

@@ -58,7 +58,7 @@ static int setup(void **state)
 {
 	bed_start(BED_LOOPS);
 	scsi_target_set_ports(bed.target, &(struct scsi_ports){ .tpgs = 3, .n = 1, .tag = { 1 } });
-	lu = bed_lu(*state, bed_ram(SIZE));
+	lu = bed_lu(*state, bed_valve(SIZE, 0, 0));
 	bed_map(&(struct scsi_lun){ 0, lu }, 1);
 	n = bed_nexus(0, 1);
 	n2 = bed_nexus(1, 2);
@@ -260,6 +260,26 @@ static void no_room(void **state)
 	each(row_no_room);
 }
 
+static void row_broken(const struct scsi_op *op)
+{
+	uint8_t cdb[16], data[2048] = { 0 };
+	bool out = op->flags & SCSI_OUT;
+
+	if (!(op->flags & SCSI_BLOCKS))
+		return;
+	blank(op, cdb);
+	cdb[op->nblk.at + op->nblk.bytes - 1] = 1;
+	must(op, code(bed_run(n, 0, cdb, 16, data, out ? 512 : 0, out ? 0 : 512)) >> 16 == 3);
+}
+
+/* What the medium fails to do is MEDIUM ERROR for every row that moves blocks; SBC-4 4.18. */
+static void broken_medium(void **state)
+{
+	valve.fail = -EIO;
+	each(row_broken);
+	valve.fail = 0;
+}
+
 static struct lu_conf plain = { .wce = true }, ro = { .ro = true }, rmb = { .removable = true };
 
 #define T(f, conf) { #f, f, setup, teardown, &conf }
@@ -268,7 +288,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(lint), T(reserved_bits, plain), T(bounds, plain),
 		T(attention, plain), T(reserved_unit, plain), T(protected_unit, ro), T(no_medium, rmb),
-		T(no_room, plain), T(access_states, plain) };
+		T(no_room, plain), T(broken_medium, plain), T(access_states, plain) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
