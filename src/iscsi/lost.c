@@ -16,6 +16,7 @@ struct lost {
 	struct list node, tasks;
 	uint16_t    cid;
 	bool        logged_out;  /* its tasks may be reassigned */
+	uint32_t    acked_sn, stat_sn; /* ExpStatSN and the next StatSN that it had */
 	uint64_t    expire_ns;   /* 0: from the next tick on */
 };
 
@@ -118,6 +119,8 @@ void lost_take(struct iscsi_conn *c)
 	if (s->nlost == LOST_MAX)
 		record_free(s, list_first(&s->lost, struct lost, node));
 	l->cid = c->cid;
+	l->acked_sn = c->acked_sn;
+	l->stat_sn = c->stat_sn;
 	l->logged_out = c->for_recovery;
 	list_init(&l->tasks);
 	list_add_tail(&s->lost, &l->node);
@@ -148,8 +151,9 @@ bool lost_logout(struct iscsi_session *s, uint16_t cid, bool for_recovery, uint3
 
 	if (!l)
 		return false;
+	bool sane = sn_le(l->acked_sn, exp_stat_sn) && sn_le(exp_stat_sn, l->stat_sn);
 	list_for_each_safe(t, tmp, &l->tasks, node)
-		if (t->tx.numbered && sn_lt(t->tx.stat_sn, exp_stat_sn))
+		if (sane && t->tx.numbered && sn_lt(t->tx.stat_sn, exp_stat_sn))
 			task_put(t); /* 11.14.4, 11.12.9: its status did arrive */
 	l->logged_out = true;
 	l->expire_ns = 0;
