@@ -111,7 +111,7 @@ static bool stop_tasks(struct tmf *f, bool arrival)
 				continue;
 			if (t->immediate ? arrival : sn_lt(t->cmd_sn, f->cmd_sn))
 				t->stopping = true;
-			out |= before(f, t) && t->state == TASK_DATA && t->r2t_n;
+			out |= t->conn && before(f, t) && t->state == TASK_DATA && t->r2t_n;
 		}
 	}
 	return out;
