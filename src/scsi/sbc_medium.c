@@ -3,11 +3,60 @@
  * the command's loop; ejecting and preventing are decided on the unit's home. */
 #include "scsi/sbc.h"
 
-/* Nothing is fetched ahead: GOOD says that the blocks were not all brought to the cache (SBC-4 5.13). */
+/* --- PRE-FETCH --- */
+
+enum { FETCHED, FETCH_STEP = 512 << 10, IMMED = 0x02 }; /* scratch: bytes read so far */
+
+static void fetch_step(struct scsi_cmd *c);
+
+static void fetch_end(struct scsi_cmd *c)
+{
+	c->status = SCSI_GOOD; /* not CONDITION MET: nobody promises that they stay in the page cache */
+	scsi_end(c);
+}
+
+static void fetch_done(struct blk_io *io, void *ctx)
+{
+	struct scsi_cmd *c = ctx;
+
+	scsi_pages_put(c->loop, c->iov, io->req.niov);
+	if (io->status < 0) {
+		sbc_fail(c, false);
+		return;
+	}
+	c->scratch[FETCHED] += io->req.len;
+	if (c->scratch[FETCHED] == c->len || c->must_abort)
+		fetch_end(c);
+	else
+		fetch_step(c);
+}
+
+static void fetch_step(struct scsi_cmd *c)
+{
+	uint64_t at = c->scratch[FETCHED];
+
+	c->io.req = (struct blk_req){ .op = BLK_READ, .flags = BLK_LEND, .off = c->off + at,
+		.len = MIN(c->len - at, (uint64_t)FETCH_STEP), .iov = c->iov, .niov = c->iov_max };
+	sbc_submit(c, fetch_done);
+}
+
+/* Reads the blocks through the page cache and drops them, up to what VPD B0 says. Where there is nothing to bring nearer, or
+ * the command is not to wait, GOOD says that not all blocks were fetched (SBC-4 5.13). */
 void sbc_prefetch(struct scsi_cmd *c)
 {
-	c->len = 0;
-	scsi_reply(c, SCSI_GOOD);
+	struct blk *b = c->ll->pub.blk;
+
+	if (!c->nblk)
+		c->len = (c->ll->pub.nblk - c->lba) << c->ll->shift;
+	c->len = MIN(c->len, (uint64_t)LIM_TRANSFER);
+	c->scratch[FETCHED] = 0;
+	if (!c->len || (c->cdb[1] & IMMED) || (b->caps & BLK_VOLATILE) || !(b->caps & BLK_CAN_LEND) ||
+	    scsi_iov_reserve(c, FETCH_STEP / PAGE_BYTES + 1)) {
+		c->len = 0;
+		scsi_reply(c, SCSI_GOOD);
+		return;
+	}
+	fetch_step(c);
 }
 
 /* --- START STOP UNIT --- */

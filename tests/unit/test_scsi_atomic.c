@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause
- * Commands that promise to be whole: WRITE ATOMIC (SBC-4 4.29, 5.48), and what it says of its limits. */
+ * Commands that promise to be whole: WRITE ATOMIC (SBC-4 4.29, 5.48), and what it says of its limits. PRE-FETCH. */
 #include "scsi_bed.h"
 #include "scsi/sbc.h"
 
@@ -97,9 +97,26 @@ static void test_one_request(void **state)
 	end();
 }
 
+/* PRE-FETCH reads the blocks, up to the end with a length of 0, where that brings them nearer; IMMED does not wait for any;
+ * a block that cannot be read is an error; SBC-4 5.13. */
+static void test_prefetch(void **state)
+{
+	begin(bed_valve(2 << 20, 0, BLK_VOLATILE));
+	assert_good(RUN(n0, 0, 0x34, 0, 0, 0, 0, 1, 0, 0x08, 0));
+	assert_int_equal(valve.op_seen[BLK_READ], 2);
+	assert_good(RUN(n0, 0, 0x34, 0, 0, 0, 0, 1, 0, 0, 0));
+	assert_int_equal(valve.op_seen[BLK_READ], 6);
+	assert_good(RUN(n0, 0, 0x34, 0x02, 0, 0, 0, 1, 0, 0, 1));
+	assert_int_equal(valve.op_seen[BLK_READ], 6);
+	valve.fail = -EIO;
+	assert_sense(RUN(n0, 0, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1), 3, 0x11, 0);
+	end();
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_prefetch),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_one_request),
 	};
