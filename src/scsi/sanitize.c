@@ -48,6 +48,7 @@ struct sanitize {
 	struct iovec     iov[CHUNK / PAGE_BYTES];
 	int              niov;
 	struct blk_extent map[64];
+	uint8_t          tuples[CHUNK / 512 * 8];
 	uint8_t          saved[SAVED_MAX];
 	int              saved_len;
 	void           (*then)(struct sanitize *s); /* after the save */
@@ -426,6 +427,11 @@ static void write_some(struct sanitize *s, uint64_t len)
 	for (int i = 0; i < n; i++)
 		s->iov[i] = (struct iovec){ s->page, MIN(len - (uint64_t)i * PAGE_BYTES, PAGE_BYTES) };
 	s->io.req = (struct blk_req){ .op = BLK_WRITE, .off = s->at, .len = len, .iov = s->iov, .niov = n };
+	if (s->lu->pub.blk->caps & BLK_CAN_TUPLES) { /* SBC-4 5.30.2.2: all FFh, inverted like the data */
+		memset(s->tuples, 0xff ^ flip(s), sizeof(s->tuples));
+		s->io.req.flags = BLK_TUPLES;
+		s->io.req.tuples = s->tuples;
+	}
 	submit(s, io_moved);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * SANITIZE (SBC-4 4.11, 5.30) over a RAM disk below a valve that can hold and fail requests. */
 #include "scsi_bed.h"
+#include "scsi/pi.h"
 #include "scsi/service.h"
 
 static struct scsi_nexus *n, *n2;
@@ -321,6 +322,37 @@ static void restart(void **state)
 	assert_int_equal(bed.saved[0][1], SANITIZE_NONE);
 }
 
+/* Where blocks have tuples these are destroyed too: all FFh, which escapes every check; SBC-4 5.30.2.2, 5.30.2.3. */
+static void tuples(void **state)
+{
+	struct lu_conf conf = { .wce = true, .pi = 1 };
+	struct err e = { 0 };
+	struct blk *b;
+	uint8_t p[8], write[16] = { 0x8a, 1 << 5, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1 }, block[520] = { 0x77 };
+	unsigned len = list(p, 1, 4, 0x55);
+
+	stop();
+	assert_int_equal(integrity_open_over(&b, bed_ram(SIZE), bed_ram(8 << 20), 512, &e), 0);
+	lu = bed_lu(&conf, b);
+	bed_map(&(struct scsi_lun){ 0, lu }, 1);
+	n = bed_nexus(0, 1);
+	n2 = bed_nexus(1, 2);
+	bed_ready(n, 0);
+	bed_ready(n2, 0);
+	put_be16(block + 512, pi_guard(0, block, 512));
+	put_be16(block + 514, 0x1234);
+	put_be32(block + 516, 7);
+	assert_good(bed_run(n, 0, write, 16, block, 520, 0));
+	for (int i = 0; i < 2; i++) {
+		assert_good(i ? RUN(n, 0, 0x48, 0x02) : OUT(n, p, len, 0x48, 0x01, 0, 0, 0, 0, 0, 0, (uint8_t)len));
+		struct answer a = bed_run(n2, 0, CDB(0x88, 1 << 5, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1), NULL, 0, 520);
+		assert_good(a);
+		assert_int_equal(a.data[0], i ? 0 : 0x55);
+		assert_int_equal(be64(a.data + 512), UINT64_MAX);
+		expect(7, (const uint8_t[]){ i ? 0 : 0x55 }, 1);
+	}
+}
+
 /* What was saved and is damaged keeps the unit from starting: nobody may read what was to be destroyed. */
 static void damaged(void **state)
 {
@@ -352,7 +384,7 @@ static void gates(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(block_erase), T(overwrite), T(invert), T(refused), T(meanwhile), T(others),
-		T(task_management), T(failure), T(verified), T(restart), T(damaged), T(gates) };
+		T(task_management), T(failure), T(verified), T(restart), T(tuples), T(damaged), T(gates) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
