@@ -214,9 +214,11 @@ static void resume_tasks(const struct tmf *f)
 	for (unsigned i = 0; i < ITT_BUCKETS; i++) {
 		for (t = s->itt[i]; t; t = next) {
 			next = t->hash_next;
-			if (!t->stopping || !t->conn || t->conn == f->c || !in_scope(f, t))
+			if (!t->stopping || !in_scope(f, t))
 				continue;
 			t->stopping = false;
+			if (!t->conn || t->conn == f->c)
+				continue; /* goes on when it is reassigned */
 			data_task_continue(t);
 			t->conn->host.wake(t->conn->user);
 		}

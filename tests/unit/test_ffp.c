@@ -685,6 +685,29 @@ static void test_event5_own_session(void **state)
 	duplex_close(&d);
 }
 
+/* Proves that tasks which a function was about to end go on when its connection ends before it acted. */
+static void test_function_lost(void **state)
+{
+	uint8_t h[48];
+	uint32_t itt[2];
+
+	OPEN(&d, SOLICITED);
+	join();
+	uint32_t ttt = write_waits(&d, &itt[0]);
+	e.cmd_sn = d.cmd_sn++;
+	write_waits(&e, &itt[1]); /* it waits for the data of both */
+	tmf_bhs(&d, h, TMF_ABORT_TASK_SET, ISCSI_NO_TAG, 0);
+	duplex_send(&e, h, NULL, 0);
+	assert_int_equal(d.session->ntmf_waits, 1);
+	duplex_close(&e);
+	assert_int_equal(d.session->ntmf_waits, 0);
+	duplex_run(&d);
+	drain(&d); /* event 2 for the other connection */
+	serve(&d, itt[0], ttt);
+	assert_int_equal(want(&d, ISCSI_SCSI_RSP)[RSP_STATUS], 0);
+	duplex_close(&d);
+}
+
 static int setup(void **state)
 {
 	duplex_init(&d);
@@ -712,6 +735,7 @@ int main(void)
 		cmocka_unit_test(test_reject_data),
 		cmocka_unit_test(test_reject_resources), cmocka_unit_test(test_waiting_for_logout),
 		cmocka_unit_test(test_fence), cmocka_unit_test(test_event5_own_session),
+		cmocka_unit_test(test_function_lost),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
