@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Moving data for the copy manager, in steps: source and destination are frozen on every loop, a step moves, they thaw.
- * A step is a copy below when both media can (BLK_COPY), zeros where the source has a hole, else a read and a write of
- * the same pages, which are all the memory that a copy holds. Task management, COPY OPERATION ABORT and whoever takes a
- * unit away end it between two steps. On the loop of its nexus. */
+ * A step is one copy below when both media can (BLK_COPY), else parts: zeros where the source has a hole, else a read and
+ * a write of the same pages, which are all the memory that a copy holds. Task management, COPY OPERATION ABORT and whoever
+ * takes a unit away end it between two parts. On the loop of its nexus. */
 #include "scsi/copy.h"
 
 #include "scsi/pr.h"
 
-enum { QUICK_NS = 10000000, SLOW_NS = 50000000 }; /* a leap that took less grows, more shrinks */
+enum { QUICK_NS = 10000000, SLOW_NS = 50000000 }; /* after a step that took less they grow, after more they shrink */
 
 /* --- who is meant --- */
 
@@ -84,7 +84,6 @@ struct copy *copy_new(struct scsi_cmd *c, unsigned nseg)
 	k->c = c;
 	k->seg = seg;
 	k->leap = COPY_LEAP_FIRST;
-	k->offload = true;
 	list_init(&k->aborters);
 	return k;
 }
@@ -179,7 +178,8 @@ static void fault_sense(struct copy *k, uint32_t sense, int err, bool source)
 {
 	struct copy_seg *s = &k->seg[k->at];
 	int at = source ? s->src_at : s->dst_at;
-	struct sense_extra x = { .has_info = k->done > 0, .info = (s->len - k->done) >> (s->dst ? s->dst->shift : 0),
+	uint64_t done = k->done + k->moved;
+	struct sense_extra x = { .has_info = done > 0, .info = (s->len - done) >> (s->dst ? s->dst->shift : 0),
 		.has_segment = true, .segment = (uint16_t)k->at, .has_field = at >= 0, .byte = (uint16_t)MAX(at, 0), .bit = -1 };
 	uint8_t theirs[LIM_SENSE];
 
@@ -236,19 +236,37 @@ static void finish(struct copy *k)
 	end(k);
 }
 
-/* --- a step --- */
+/* --- a step, in parts: all of it is frozen --- */
 
 static void next_step(struct copy *k);
+static void go_on(struct copy *k);
 
-static void step_over(struct copy *k, uint64_t bytes)
+/* How long others had to wait for a step decides how long the next one is. */
+static void step_over(struct copy *k)
+{
+	uint64_t took = loop_now_ns(k->c->loop) - k->began_ns;
+
+	if (took < QUICK_NS && k->moved == k->leap)
+		k->leap = MIN(k->leap * 2, (uint64_t)COPY_LEAP_MAX);
+	else if (took > SLOW_NS)
+		k->leap = MAX(k->leap / 2, (uint64_t)COPY_PART);
+	thaw(k);
+	k->done += k->moved;
+	k->moved = 0;
+	next_step(k);
+}
+
+static void part_over(struct copy *k)
 {
 	put_pages(k);
-	thaw(k);
-	k->done += bytes;
-	k->data_left -= MIN(k->data_left, bytes);
+	k->moved += k->part;
+	k->data_left -= MIN(k->data_left, k->part);
 	if (k->result)
-		k->result->bytes += bytes;
-	next_step(k);
+		k->result->bytes += k->part;
+	if (k->moved < k->step)
+		go_on(k);
+	else
+		step_over(k);
 }
 
 static void request(struct copy *k, const struct lu_loop *ll, blk_done_fn *done)
@@ -259,6 +277,16 @@ static void request(struct copy *k, const struct lu_loop *ll, blk_done_fn *done)
 	blk_submit(ll->pub.blk, &k->io, done, k);
 }
 
+static uint64_t source_at(const struct copy *k)
+{
+	return k->seg[k->at].from + k->done + k->moved;
+}
+
+static uint64_t target_at(const struct copy *k)
+{
+	return k->seg[k->at].to + k->done + k->moved;
+}
+
 static uint32_t write_flags(const struct lu_loop *to)
 {
 	return (to->pub.wce ? 0u : (unsigned)BLK_FUA) | (to->pub.thin ? (unsigned)BLK_MAY_UNMAP : 0u);
@@ -266,12 +294,10 @@ static uint32_t write_flags(const struct lu_loop *to)
 
 static void written(struct blk_io *io, void *ctx)
 {
-	struct copy *k = ctx;
-
 	if (io->status < 0)
-		fail(k, SENSE_COPY_THIRD_PARTY, io->status, false);
+		fail(ctx, SENSE_COPY_THIRD_PARTY, io->status, false);
 	else
-		step_over(k, io->req.len);
+		part_over(ctx);
 }
 
 static void read_over(struct blk_io *io, void *ctx)
@@ -286,57 +312,38 @@ static void read_over(struct blk_io *io, void *ctx)
 		return;
 	}
 	if (k->c->must_abort || k->cancelled) {
-		step_over(k, 0);
+		k->part = 0;
+		part_over(k);
 		return;
 	}
 	io->req = (struct blk_req){ .op = BLK_WRITE, .flags = BLK_PAGES | (s->dst->pub.wce ? 0u : (unsigned)BLK_FUA),
-		.off = s->to + k->done, .len = k->step, .iov = k->iov, .niov = k->niov };
+		.off = target_at(k), .len = k->part, .iov = k->iov, .niov = k->niov };
 	request(k, s->dst, written);
 }
 
-static void read_step(struct copy *k)
+static void read_part(struct copy *k)
 {
 	struct copy_seg *s = &k->seg[k->at];
 	bool lend = s->src->pub.blk->caps & BLK_CAN_LEND;
 
-	k->step = MIN(k->step, (uint64_t)COPY_STEP);
-	int n = lend ? COPY_STEP_IOV : scsi_pages_get(k->c->loop, k->iov, k->step);
+	k->part = MIN(k->part, (uint64_t)COPY_PART);
+	int n = lend ? COPY_PART_IOV : scsi_pages_get(k->c->loop, k->iov, k->part);
 	if (n < 0) {
 		fail(k, SENSE(0xa, 0x55, 0x03), 0, false);
 		return;
 	}
 	k->niov = lend ? 0 : n;
-	k->io.req = (struct blk_req){ .op = BLK_READ, .flags = lend ? BLK_LEND : 0, .off = s->from + k->done,
-		.len = k->step, .iov = k->iov, .niov = n };
+	k->io.req = (struct blk_req){ .op = BLK_READ, .flags = lend ? BLK_LEND : 0, .off = source_at(k), .len = k->part,
+		.iov = k->iov, .niov = n };
 	request(k, s->src, read_over);
 }
 
-/* A step without memory: how long others had to wait for it decides the next one's length. */
-static void leaped(struct copy *k)
-{
-	uint64_t took = loop_now_ns(k->c->loop) - k->began_ns;
-
-	if (took < QUICK_NS && k->step == k->leap)
-		k->leap = MIN(k->leap * 2, (uint64_t)COPY_LEAP_MAX);
-	else if (took > SLOW_NS)
-		k->leap = MAX(k->leap / 2, (uint64_t)COPY_STEP);
-	step_over(k, k->step);
-}
-
-static void zeroed(struct blk_io *io, void *ctx)
-{
-	if (io->status < 0)
-		fail(ctx, SENSE_COPY_THIRD_PARTY, io->status, false);
-	else
-		leaped(ctx);
-}
-
-static void zero_step(struct copy *k)
+static void zero_part(struct copy *k)
 {
 	struct copy_seg *s = &k->seg[k->at];
 
-	k->io.req = (struct blk_req){ .op = BLK_ZERO, .flags = write_flags(s->dst), .off = s->to + k->done, .len = k->step };
-	request(k, s->dst, zeroed);
+	k->io.req = (struct blk_req){ .op = BLK_ZERO, .flags = write_flags(s->dst), .off = target_at(k), .len = k->part };
+	request(k, s->dst, written);
 }
 
 /* What the source has here: a hole becomes one, whole blocks of it. */
@@ -344,21 +351,21 @@ static void mapped(struct blk_io *io, void *ctx)
 {
 	struct copy *k = ctx;
 	struct copy_seg *s = &k->seg[k->at];
-	struct blk_extent e = k->io.status < 0 ? (struct blk_extent){ 0, k->step, BLK_DATA } : *io->req.map;
+	struct blk_extent e = k->io.status < 0 ? (struct blk_extent){ 0, k->part, BLK_DATA } : *io->req.map;
 	uint64_t bs = 1ull << MAX(s->src->shift, s->dst->shift);
 
 	put_pages(k);
-	if (e.kind != BLK_DATA && (e.len >= bs || e.len == k->step)) {
-		k->step = e.len == k->step ? e.len : e.len & ~(bs - 1);
-		zero_step(k);
+	if (e.kind != BLK_DATA && (e.len >= bs || e.len == k->part)) {
+		k->part = e.len == k->part ? e.len : e.len & ~(bs - 1);
+		zero_part(k);
 		return;
 	}
 	k->data_left = e.kind == BLK_DATA ? (e.len + bs - 1) & ~(bs - 1) : bs;
-	k->step = MIN(k->step, k->data_left);
-	read_step(k);
+	k->part = MIN(k->part, k->data_left);
+	read_part(k);
 }
 
-static void map_step(struct copy *k)
+static void map_part(struct copy *k)
 {
 	struct copy_seg *s = &k->seg[k->at];
 
@@ -367,31 +374,23 @@ static void map_step(struct copy *k)
 		return;
 	}
 	k->niov = 1;
-	k->io.req = (struct blk_req){ .op = BLK_MAP, .off = s->from + k->done, .len = k->step, .nmap = 1,
+	k->io.req = (struct blk_req){ .op = BLK_MAP, .off = source_at(k), .len = k->part, .nmap = 1,
 		.map = k->iov[0].iov_base };
 	request(k, s->src, mapped);
-}
-
-static bool knows_holes(const struct copy_seg *s)
-{
-	return s->src->pub.blk->caps & BLK_CAN_MAP;
 }
 
 static void copied(struct blk_io *io, void *ctx)
 {
 	struct copy *k = ctx;
-	struct copy_seg *s = &k->seg[k->at];
 
 	if (io->status == 0) {
-		leaped(k);
+		part_over(k);
 	} else if (io->status != -EOPNOTSUPP) {
 		fail(k, SENSE_COPY_THIRD_PARTY, io->status, false);
 	} else {
 		k->offload = false;
-		if (knows_holes(s))
-			map_step(k);
-		else
-			read_step(k);
+		k->leap = MIN(k->leap, (uint64_t)COPY_LEAP_MEMORY);
+		go_on(k);
 	}
 }
 
@@ -399,30 +398,30 @@ static void move(struct copy *k)
 {
 	struct copy_seg *s = &k->seg[k->at];
 
-	k->began_ns = loop_now_ns(k->c->loop);
+	k->part = k->step - k->moved;
 	if (!s->src) {
-		zero_step(k);
+		zero_part(k);
 	} else if (k->offload) {
-		k->io.req = (struct blk_req){ .op = BLK_COPY, .flags = write_flags(s->dst), .off = s->to + k->done,
-			.len = k->step, .from = s->src->pub.blk, .from_off = s->from + k->done };
+		k->io.req = (struct blk_req){ .op = BLK_COPY, .flags = write_flags(s->dst), .off = target_at(k), .len = k->part,
+			.from = s->src->pub.blk, .from_off = source_at(k) };
 		request(k, s->dst, copied);
-	} else if (!k->data_left && knows_holes(s)) {
-		map_step(k);
+	} else if (!k->data_left && (s->src->pub.blk->caps & BLK_CAN_MAP)) {
+		map_part(k);
 	} else {
-		read_step(k);
+		k->part = k->data_left ? MIN(k->part, k->data_left) : k->part;
+		read_part(k);
 	}
 }
 
 /* Asked once all is frozen: whoever takes a unit away later, by a reservation say, sees the step as done before, because
  * it cannot look at the range until then. */
-static void frozen(struct copy *k)
+static void go_on(struct copy *k)
 {
 	const struct scsi_nexus *n = k->c->nexus;
 	struct copy_seg *s = &k->seg[k->at];
 
 	if (k->c->must_abort || k->cancelled) {
-		thaw(k);
-		finish(k);
+		step_over(k);
 	} else if (s->src && !still_allows(n, s->src, false)) {
 		fail(k, SENSE_COPY_NOT_REACHABLE, 0, true);
 	} else if (!itl_on(n, k->c->ll) || !still_allows(n, s->dst, true)) {
@@ -436,7 +435,10 @@ static void frozen(struct copy *k)
 
 static void all_granted(struct lu_freeze *fz)
 {
-	frozen(lu_freeze_ctx(fz));
+	struct copy *k = lu_freeze_ctx(fz);
+
+	k->began_ns = loop_now_ns(k->c->loop);
+	go_on(k);
 }
 
 static struct lu_range source_range(const struct copy *k)
@@ -498,14 +500,15 @@ static void freeze_one(struct copy *k)
 	freeze(k, 0, s->dst, range, all_granted);
 }
 
-static uint64_t step_bytes(const struct copy *k)
+/* May BLK_COPY be tried? Steps through memory are shorter. */
+static void choose_way(struct copy *k)
 {
 	const struct copy_seg *s = &k->seg[k->at];
-	uint64_t left = s->len - k->done;
+	const struct blk *from = s->src ? s->src->pub.blk : NULL, *to = s->dst ? s->dst->pub.blk : NULL;
 
-	if (s->src && !k->offload && (k->data_left || !knows_holes(s)))
-		return MIN(left, (uint64_t)COPY_STEP);
-	return MIN(left, k->leap);
+	k->offload = from && to && (from->caps & to->caps & BLK_CAN_COPY);
+	if (from && !k->offload)
+		k->leap = MIN(k->leap, (uint64_t)COPY_LEAP_MEMORY);
 }
 
 static void next_step(struct copy *k)
@@ -514,7 +517,8 @@ static void next_step(struct copy *k)
 		k->at++;
 		k->done = 0;
 		k->data_left = 0;
-		k->offload = true;
+		if (k->at < k->nseg)
+			choose_way(k);
 		if (k->result && k->counts_segments)
 			k->result->segments = MIN(k->at + 1, k->nseg);
 	}
@@ -522,7 +526,7 @@ static void next_step(struct copy *k)
 		finish(k); /* an aborted command's status goes nowhere */
 		return;
 	}
-	k->step = step_bytes(k);
+	k->step = MIN(k->seg[k->at].len - k->done, k->leap);
 	if (k->seg[k->at].src && k->seg[k->at].src != k->seg[k->at].dst)
 		freeze_two(k);
 	else
@@ -533,6 +537,8 @@ static void start_task(struct task *t)
 {
 	struct copy *k = (struct copy *)(uintptr_t)container_of(t, struct scsi_cmd, task)->scratch[0];
 
+	if (k->nseg)
+		choose_way(k);
 	next_step(k);
 }
 

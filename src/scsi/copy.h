@@ -13,9 +13,9 @@ enum {
 	COPY_GRANULARITY = 9, /* log2 of bytes */
 	COPY_RESULTS = 16,    /* per nexus: operations under way, and with them results that are kept */
 	COPIES_MAX = 128,     /* per loop: so its copies hold 64 MiB at most */
-	COPY_STEP = 512 << 10, COPY_STEP_IOV = COPY_STEP / 4096 + 2, /* a step through memory */
-	/* a step that moves nothing through memory begins so, and follows the time it takes; bytes */
-	COPY_LEAP_FIRST = 8 << 20, COPY_LEAP_MAX = 1 << 30,
+	COPY_PART = 512 << 10, COPY_PART_IOV = COPY_PART / 4096 + 2, /* what goes through memory at once */
+	/* bytes of a step: at first, at first through memory, at most; it follows the time that steps take */
+	COPY_LEAP_FIRST = 8 << 20, COPY_LEAP_MEMORY = 1 << 20, COPY_LEAP_MAX = 1 << 30,
 };
 #define COPY_TOKEN_BYTES (1ull << 40)   /* that one token represents, and one command writes, at most */
 #define COPY_TOKEN_OPTIMAL (256ull << 20)
@@ -81,14 +81,15 @@ struct copy {
 	bool               counts_segments, cancelled, offload;
 	bool               short_of_data; /* the token has fewer bytes than were asked for */
 	uint64_t           done;    /* of the segment at hand */
-	uint64_t           step, leap; /* bytes of the step under way; of the next without memory */
+	uint64_t           step, moved, part; /* bytes: of the step under way; moved of it; being moved */
+	uint64_t           leap;    /* bytes of the next step */
 	uint64_t           data_left; /* what follows is no hole, so far */
 	uint64_t           began_ns;
 	struct lu_freeze  *freeze[2];
 	struct list        aborters; /* scsi_cmd.job.node of COPY OPERATION ABORT commands that wait for the end */
 	void             (*ended)(struct copy *k); /* before k is freed; may be NULL */
 	struct token_use  *token;
-	struct iovec       iov[COPY_STEP_IOV];
+	struct iovec       iov[COPY_PART_IOV];
 	int                niov;
 };
 
