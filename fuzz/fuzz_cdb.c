@@ -229,6 +229,7 @@ static void map(const struct scsi_lun *luns, unsigned n)
 {
 	int done = 0;
 
+	scsi_target_set_ports(target, &(struct scsi_ports){ .tpgs = 3, .n = 2, .tag = { 1, 2 } });
 	scsi_target_set_luns(target, luns, n, count, &done);
 	until(&done, "the map is replaced");
 }

@@ -137,7 +137,12 @@ static struct lu *named_lu(struct request *r)
 
 static void answer_change(void *ctx, int result)
 {
-	if (result)
+	if (result == -ETIMEDOUT)
+		request_fail(ctx, MHD_HTTP_INTERNAL_SERVER_ERROR, "commands that came through this group do not end: "
+			"the disk below hangs; the group is unavailable now, and they may still reach the disk");
+	else if (result == -EBUSY)
+		request_fail(ctx, MHD_HTTP_SERVICE_UNAVAILABLE, "the disk is being replaced by a reload; try again");
+	else if (result)
 		request_fail(ctx, MHD_HTTP_INTERNAL_SERVER_ERROR, "it cannot be kept in the state directory; nothing changed");
 	else
 		request_answer(ctx, MHD_HTTP_OK, json_object());
@@ -162,7 +167,7 @@ static int parse_change(struct request *r, struct alua_change *ret)
 }
 
 /* Which targets have the volume, and does one of them report access states to initiators through that group? */
-struct search { const struct conf *conf; const char *volume; uint16_t tag; bool found, off; };
+struct search { const struct conf *conf; const char *volume; uint16_t tag; bool found, off; unsigned limit_s; };
 
 static void search_target(void *ctx, const char *name, const struct server_lun *luns, unsigned n)
 {
@@ -178,7 +183,10 @@ static void search_target(void *ctx, const char *name, const struct server_lun *
 			continue;
 		s->off |= !t->alua;
 		for (unsigned k = 0; t->alua && k < ports.n; k++)
-			s->found |= ports.tag[k] == s->tag;
+			if (ports.tag[k] == s->tag) {
+				s->found = true;
+				s->limit_s = ports.transition_s;
+			}
 	}
 }
 
@@ -190,7 +198,7 @@ void put_paths(struct request *r)
 
 	if (!lu)
 		return;
-	struct search s = { server_conf(r->api->conf.server), arg(r, "volume"), x.tag, false, false };
+	struct search s = { server_conf(r->api->conf.server), arg(r, "volume"), x.tag, false, false, 0 };
 	if (e == 0)
 		server_each_target(r->api->conf.server, search_target, &s);
 	if (e == -EINVAL)
@@ -201,7 +209,7 @@ void put_paths(struct request *r)
 	else if (e || !s.found)
 		request_fail(r, MHD_HTTP_NOT_FOUND, "no target has this volume in that portal group; see lunette paths");
 	else
-		lu_alua_change(lu, &x, 1, true, answer_change, r);
+		lu_alua_change(lu, &x, 1, true, s.limit_s, answer_change, r);
 }
 
 /* --- reservations ------------------------------------------------------------------------------------- */

@@ -290,8 +290,9 @@ static const struct conf_field target_fields[] = {
 		"Accept data with the command."),
 	CHOICE(conf_target, alua, "alua", "implicit", alua_choices,
 		"Whether initiators hear which portal group to use (asymmetric access), and may change it (explicit, both)."),
-	FIELD(conf_target, alua_transition_ns, "alua-transition", CONF_TIME, NULL, NULL, "255s",
-		"How long initiators should at least wait for a change of access; 0s says nothing."),
+	FIELD(conf_target, alua_transition_ns, "alua-transition", CONF_TIME, "20s", NULL, "255s",
+		"How long a change of access may take, while commands under way end, and how long initiators should wait for it; "
+		"0s: as long as it takes."),
 	{ 0 },
 };
 static const struct conf_link target_links[] = {

@@ -115,6 +115,9 @@ struct alua_op {
 	const struct alua_state *old;   /* freed when no loop has it */
 	struct lu_tags leaving;
 	uint32_t       seq;
+	unsigned       limit_s;         /* to drain; 0 = none */
+	struct timer   timer;
+	bool           late, answered, drained; /* late: the limit is over; both others: it can be freed */
 	uint8_t        save[ALUA_SAVE_MAX];
 	size_t         save_len;
 	int            result;
@@ -127,27 +130,36 @@ static struct alua_op *op_of(struct lu_job *j)
 	return container_of(j, struct alua_op, job);
 }
 
-static void op_finish(struct alua_op *op)
+static void op_answer(struct alua_op *op)
 {
 	struct scsi_cmd *c = op->cmd;
-	struct lu *lu = op->lu;
 
-	free(op->final);
-	if (c) {
-		int result = op->result;
-		free(op);
-		if (result && result != -EBUSY) {
-			scsi_end_sense(c, SENSE_SET_FAILED);
-			return;
-		}
-		c->status = result ? SCSI_BUSY : SCSI_GOOD;
-		scsi_end(c);
+	if (!c && op->done)
+		op->done(op->ctx, op->result);
+	if (!c)
+		return;
+	if (op->result && op->result != -EBUSY) {
+		scsi_end_sense(c, SENSE_SET_FAILED);
 		return;
 	}
-	if (op->done)
-		op->done(op->ctx, op->result);
+	c->status = op->result ? SCSI_BUSY : SCSI_GOOD;
+	scsi_end(c);
+}
+
+static void op_free(struct alua_op *op)
+{
+	struct lu *lu = op->cmd ? NULL : op->lu;
+
+	free(op->final);
 	free(op);
-	lu_unhold(lu);
+	if (lu)
+		lu_unhold(lu);
+}
+
+static void op_finish(struct alua_op *op)
+{
+	op_answer(op);
+	op_free(op);
 }
 
 /* home: every loop gets `next`; ends the job. */
@@ -155,7 +167,7 @@ static void op_publish(struct alua_op *op, struct alua_state *next)
 {
 	op->old = op->lu->pub.alua;
 	op->lu->pub.alua = next;
-	op->job.ua = UA_ACCESS_CHANGED;
+	op->job.ua = op->late && !op->cmd ? UA_ACCESS_FAILED : UA_ACCESS_CHANGED;
 	op->job.ua_except = op->cmd ? op->cmd->nexus->id : 0;
 	lu_publish(&op->job);
 }
@@ -205,10 +217,56 @@ static void drain_leg(struct round_leg *leg, void *ctx)
 	lu_wait_tags(lu_on(op->lu, leg->loop), leg, &op->leaving, op->cmd);
 }
 
+/* SPC-4 5.16.2.5: a transition that failed ends in unavailable. */
+static void run_late(struct lu_job *j)
+{
+	struct alua_op *op = op_of(j);
+	struct alua_state *next = same_as(j->lu->pub.alua);
+
+	op->result = -ETIMEDOUT;
+	for (unsigned i = 0; next && i < next->n; i++) {
+		if (next->group[i].seq != op->seq)
+			continue;
+		next->group[i].access = ALUA_UNAVAILABLE;
+		next->group[i].busy = true;
+		next->group[i].seq = 0;
+	}
+	if (next)
+		op_publish(op, next);
+	else
+		lu_job_end(j);
+}
+
+static void late_done(struct lu_job *j)
+{
+	struct alua_op *op = op_of(j);
+
+	op_forget_old(op);
+	op_answer(op);
+	op->answered = true;
+	if (op->drained)
+		op_free(op);
+}
+
+static void late(struct timer *t)
+{
+	struct alua_op *op = container_of(t, struct alua_op, timer);
+
+	op->late = true;
+	lu_job_start(&op->job, op->lu, op->from, run_late, late_done);
+}
+
 static void drained(void *ctx)
 {
 	struct alua_op *op = ctx;
 
+	op->drained = true;
+	if (op->late) {
+		if (op->answered)
+			op_free(op);
+		return;
+	}
+	loop_timer_clear(op->from, &op->timer);
 	lu_job_start(&op->job, op->lu, op->from, run_second, second_done);
 }
 
@@ -225,7 +283,18 @@ static void first_done(struct lu_job *j)
 		op->cmd->state = SCSI_CMD_ENDING;
 		lu_wait_check(op->cmd->ll); /* of others like it */
 	}
+	op->timer.fire = late;
+	if (op->limit_s)
+		loop_timer_set(op->from, &op->timer, loop_now_ns(op->from) + op->limit_s * 1000000000ull);
 	round_start(op->from, drain_leg, drained, op);
+}
+
+static bool is_named(const struct alua_op *op, uint16_t tag)
+{
+	for (unsigned i = 0; i < op->n; i++)
+		if (op->change[i].tag == tag)
+			return true;
+	return false;
 }
 
 /* Groups that lose I/O, or were losing it when this came. */
@@ -233,8 +302,10 @@ static void find_leaving(struct alua_op *op, const struct alua_state *old)
 {
 	for (unsigned i = 0; i < op->final->n; i++) {
 		const struct alua_group *g = &op->final->group[i];
-		uint8_t was = alua_access(old, g->tag);
-		if (was != g->access && !alua_is_active(g->access) && (alua_is_active(was) || was == ALUA_TRANSITIONING))
+		const struct alua_group *o = alua_find(old, g->tag);
+		uint8_t was = o ? o->access : ALUA_OPTIMIZED;
+		bool leaves = was != g->access && (alua_is_active(was) || was == ALUA_TRANSITIONING);
+		if (!alua_is_active(g->access) && (leaves || (o && o->busy && is_named(op, g->tag))))
 			op->leaving.tag[op->leaving.n++] = g->tag;
 	}
 }
@@ -299,11 +370,12 @@ static void run_first(struct lu_job *j)
 
 	op->result = op->rebase ? alua_rebase(old, op->change, op->n, &op->final)
 		: alua_apply(old, op->change, op->n, op->why, op->keep, &op->final);
-	if (op->result || alua_equal(old, op->final)) {
+	if (!op->result)
+		find_leaving(op, old);
+	if (op->result || (!op->leaving.n && alua_equal(old, op->final))) {
 		lu_job_end(j);
 		return;
 	}
-	find_leaving(op, old);
 	if (!wants_save(op, old)) {
 		publish_first(op);
 		return;
@@ -399,6 +471,7 @@ void alua_set(struct scsi_cmd *c)
 	op->cmd = c;
 	op->why = ALUA_EXPLICIT;
 	op->keep = true;
+	op->limit_s = c->nexus->map->transition_s;
 	for (unsigned at = 4; at < len; at += 4)
 		if (parse_group(c, at, op)) {
 			free(op);
@@ -448,7 +521,7 @@ void lu_alua_configure(struct lu *lu, const struct alua_change *c, unsigned n, v
 	control_start(lu, op, done, ctx);
 }
 
-void lu_alua_change(struct lu *lu, const struct alua_change *c, unsigned n, bool keep,
+void lu_alua_change(struct lu *lu, const struct alua_change *c, unsigned n, bool keep, unsigned limit_s,
 	void (*done)(void *ctx, int result), void *ctx)
 {
 	struct alua_op *op = op_new(lu, scsi_control, c, n);
@@ -456,6 +529,7 @@ void lu_alua_change(struct lu *lu, const struct alua_change *c, unsigned n, bool
 	if (op) {
 		op->why = ALUA_IMPLICIT;
 		op->keep = keep;
+		op->limit_s = limit_s;
 	}
 	control_start(lu, op, done, ctx);
 }

@@ -31,6 +31,7 @@ struct alua_group {
 	bool     kept;           /* the change survives a restart */
 	uint32_t seq;            /* transitioning: the change that is under way */
 	uint8_t  to;             /* transitioning: what it becomes */
+	bool     busy;           /* it left I/O, but not all that came through it has ended: a transition that failed */
 };
 
 /* Immutable; ascending by tag. */
@@ -63,8 +64,10 @@ int  lu_alua_init(struct lu *lu, const struct alua_change *c, unsigned n);
 /* The same later: a change by the configuration. done(ctx, 0 or -errno) on the control loop. */
 void lu_alua_configure(struct lu *lu, const struct alua_change *c, unsigned n, void (*done)(void *ctx, int result),
 	void *ctx);
-/* Implicit change. keep: it survives a restart, until the configuration of the group changes. */
-void lu_alua_change(struct lu *lu, const struct alua_change *c, unsigned n, bool keep,
+/* Implicit change. keep: it survives a restart, until the configuration of the group changes. limit_s: how long groups that
+ * leave I/O may take to drain, 0 = as long as it takes; then they are unavailable (2A/07), and the result is -ETIMEDOUT:
+ * something that came through them may still touch the medium. -EBUSY: another unit takes this one's place. */
+void lu_alua_change(struct lu *lu, const struct alua_change *c, unsigned n, bool keep, unsigned limit_s,
 	void (*done)(void *ctx, int result), void *ctx);
 /* The states now; s is the callee's for the call, NULL when all is as by default. */
 void lu_alua_show(struct lu *lu, void (*done)(void *ctx, const struct alua_state *s), void *ctx);

@@ -73,6 +73,7 @@ int alua_apply(const struct alua_state *old, const struct alua_change *c, unsign
 		g->preferred = c[i].preferred < 0 ? g->preferred : c[i].preferred;
 		g->kept = keep && (g->access != g->base || g->preferred != g->base_preferred);
 		g->seq = 0;
+		g->busy = false;
 	}
 	return check_size(s, ret);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * Asymmetric access (SPC-4 5.16.2): the states as a value, REPORT and SET TARGET PORT GROUPS, which command each state
  * allows, that a group which leaves I/O is drained first, and who is told. */
+#include <unistd.h>
+
 #include "scsi_bed.h"
 #include "scsi/alua.h"
 
@@ -69,7 +71,7 @@ static void set_done(void *ctx, int result)
 static void start_change(struct outcome *o, uint16_t tag, uint8_t access, bool keep)
 {
 	*o = (struct outcome){ 0 };
-	lu_alua_change(lu, &(struct alua_change){ tag, access, ALUA_AS_IT_IS }, 1, keep, set_done, o);
+	lu_alua_change(lu, &(struct alua_change){ tag, access, ALUA_AS_IT_IS }, 1, keep, 0, set_done, o);
 }
 
 static void change(uint16_t tag, uint8_t access, bool keep)
@@ -251,7 +253,7 @@ static void implicit(void **state)
 	struct outcome o = { 0 };
 	uint8_t status;
 
-	lu_alua_change(lu, &(struct alua_change){ 1, ALUA_NON_OPTIMIZED, 1 }, 1, false, set_done, &o);
+	lu_alua_change(lu, &(struct alua_change){ 1, ALUA_NON_OPTIMIZED, 1 }, 1, false, 0, set_done, &o);
 	bed_until(&o.done);
 	assert_sense(RUN(one, 0, 0x00), 6, 0x2a, 0x06);
 	assert_sense(RUN(two, 0, 0x00), 6, 0x2a, 0x06);
@@ -347,6 +349,41 @@ static void overtaken(void **state)
 	finish(&hung);
 	bed_ready(one, 0);
 	assert_int_equal(reported(one, 2, NULL), ALUA_NON_OPTIMIZED);
+}
+
+/* What does not drain in time fails: unavailable, 2A/07 to everybody, the driver is told that something may still touch the
+ * medium; a later change waits for that too; 5.16.2.5. */
+static void too_slow(void **state)
+{
+	struct answer hung;
+	struct outcome o = { 0 }, again;
+
+	valve.hold = true;
+	start_write(&hung, two);
+	bed_settle();
+	lu_alua_change(lu, &(struct alua_change){ 2, ALUA_STANDBY, ALUA_AS_IT_IS }, 1, false, 1, set_done, &o);
+	for (int i = 0; i < 4000 && !o.done; i++) {
+		bed_turn();
+		usleep(1000);
+	}
+	assert_int_equal(o.result, -ETIMEDOUT);
+	assert_int_equal(hung.done, 0);
+	assert_sense(RUN(one, 0, 0x00), 6, 0x2a, 0x06); /* it was transitioning */
+	assert_sense(RUN(one, 0, 0x00), 6, 0x2a, 0x07);
+	assert_int_equal(reported(one, 2, NULL), ALUA_UNAVAILABLE);
+	start_change(&again, 2, ALUA_UNAVAILABLE, false);
+	bed_settle();
+	assert_int_equal(again.done, 0); /* not drained yet */
+	valve_open();
+	bed_until(&again.done);
+	assert_int_equal(again.result, 0);
+	finish(&hung);
+	assert_good(hung);
+	bed_ready(one, 0);
+	assert_int_equal(reported(one, 2, NULL), ALUA_UNAVAILABLE);
+	start_change(&again, 2, ALUA_UNAVAILABLE, false); /* nothing runs: nothing to wait for */
+	bed_until(&again.done);
+	assert_good(RUN(one, 0, 0x00));
 }
 
 static void start_set(struct answer *a, struct scsi_nexus *by, uint8_t access, uint16_t tag)
@@ -526,7 +563,7 @@ static void value(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(report), T(identity), T(set), T(modes), T(mode_told), T(implicit), T(drains), T(overtaken),
+		T(report), T(identity), T(set), T(modes), T(mode_told), T(implicit), T(drains), T(too_slow), T(overtaken),
 		T(against_each_other), T(asker_goes), T(kept), T(not_saved), T(allowed), cmocka_unit_test(value),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -232,7 +232,7 @@ static void access_states(void **state)
 {
 	for (in_state = 0; in_state < ARRAY_LEN(states); in_state++) {
 		int done = 0;
-		lu_alua_change(lu, &(struct alua_change){ 1, states[in_state].access, ALUA_AS_IT_IS }, 1, false, changed, &done);
+		lu_alua_change(lu, &(struct alua_change){ 1, states[in_state].access, ALUA_AS_IT_IS }, 1, false, 0, changed, &done);
 		bed_until(&done);
 		bed_run(n, 0, CDB(0x03, 0, 0, 0, 96), NULL, 0, 96); /* takes the attention */
 		each(row_access);
