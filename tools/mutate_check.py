@@ -3,7 +3,7 @@
 """Plants faults in the target's engine one after the other and runs `lunette check` against each: a suite that only
 agrees with us proves nothing. Writes its part of docs/faults.md. Shares the workings of mutate.py.
 
-  mutate_check.py [-n NUMBER]... [--dry]"""
+  mutate_check.py [-n NUMBER]... [--dry]     -n: only those; the table keeps what is known of the others"""
 import argparse, json, os, shutil, sys, tempfile, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE] + [os.path.join(os.path.dirname(HERE), "tests", d) for d in ("lib", "conform")]
@@ -66,7 +66,7 @@ FAULTS = [
     ("a request with a wrong data digest is carried out", "src/iscsi/request.c",
      "if (!digest_ok) {", "if (0 && !digest_ok) {"),
     ("logout of an unknown CID is told as done", "src/iscsi/request.c",
-     "return LOGOUT_NO_CID;", "return LOGOUT_OK;"),
+     "LOGOUT_OK : LOGOUT_NO_CID;", "LOGOUT_OK : LOGOUT_OK;"),
     ("ABORT TASK of a lost command does not plug the gap", "src/iscsi/request_tmf.c",
      "|| plug_missing(c, h))", "|| sn_lt(be32(h + TMF_REF_CMD_SN), be32(h + BHS_CMD_SN)))"),
     ("event 5 is sent without FastAbort", "src/iscsi/request_tmf.c",
@@ -86,8 +86,19 @@ FAULTS = [
      "if (bhs[LOGIN_VERSION_MIN] > 0)", "if (bhs[LOGIN_VERSION_MIN] > 9)"),
     ("a text's continuation is answered with the reserved tag", "src/iscsi/request_text.c",
      "put_be32(k->bhs + BHS_TTT, last ? ISCSI_NO_TAG : c->text_ttt);", "put_be32(k->bhs + BHS_TTT, ISCSI_NO_TAG);"),
+    ("a reassigned write takes a half-answered R2T for answered", "src/iscsi/lost.c",
+     "got = MIN(got, r->off + r->got);", "got = MIN(got, r->off + r->len);"),
+    ("TASK REASSIGN of a task that is still allegiant is told that there is none", "src/iscsi/lost.c",
+     "} else if (!l || !l->logged_out) {\n\t\tanswer(c, h, TMF_RSP_ALLEGIANT);",
+     "} else if (!l || !l->logged_out) {\n\t\tanswer(c, h, TMF_RSP_NO_TASK);"),
+    ("what waits for reassignment is kept for ever", "src/iscsi/lost.c",
+     "if (now_ns >= l->expire_ns)", "if (0)"),
+    ("the status of a reassigned task is not sent again", "src/iscsi/lost.c",
+     "\t\ttx_respond(t);\n\t\tkeep_rewind(t);", "\t\tkeep_rewind(t);"),
+    ("\"remove for recovery\" is done below level 2", "src/iscsi/request.c",
+     "if (reason == FOR_RECOVERY && s->params.erl < 2)", "if (0)"),
 ]
-SUITES = "[!e]*,erl1,every"  # the engine of level 2 has its own
+KEPT = os.path.join(mutate.ROOT, "build/mutate-check.json")  # of earlier runs, for -n
 MARK = "<!-- written by tools/mutate_check.py -->\n"
 
 
@@ -98,8 +109,7 @@ def failing(work):
         s = lunette_check.start("release-uring", binary)
     except RuntimeError as e:
         return [f"start: {e}"]
-    r = h.run([os.path.join(work, "build-test/src/lunette/lunette"), "check", "--json", "--destructive", "--timeout", "2",
-               "--suite", SUITES, s.url()], 900)
+    r = h.run([os.path.join(work, "build-test/src/lunette/lunette"), "check", "--json", "--destructive", "--timeout", "2", s.url()], 900)
     s.finish()
     try:
         return [f"{c['suite']}/{c['case']}" for c in json.loads(r.stdout)["cases"] if c["result"] in ("fail", "lax")]
@@ -123,19 +133,31 @@ def one(work, fault, healthy):
             f.write(text)
 
 
-def write(rows):
+def write(found):
+    """found: what goes wrong -> names of the cases that failed."""
     path = os.path.join(mutate.ROOT, "docs/faults.md")
     text = open(path).read()
     head = text[:text.index(MARK)] if MARK in text else text.rstrip("\n") + "\n\n"
     out = [MARK, "## Caught by `lunette check`", "",
            "Planted alone in the target's engine by `tools/mutate_check.py`; only `lunette check --destructive` ran.", "",
            "| # | fault | place | caught by | also |", "|--:|---|---|---|--:|"]
-    for n, (what, path_, _, _), names in rows:
-        by = f"`{names[0]}`" if names else "**not caught**"
-        out.append(f"| {n} | {what} | `{path_}` | {by} | {max(0, len(names) - 1)} |")
-    out += ["", f"{sum(1 for r in rows if r[2])} of {len(rows)} caught."]
+    caught = 0
+    for n, (what, path_, _, _) in enumerate(FAULTS, 1):
+        names = found.get(what)
+        caught += bool(names)
+        by = f"`{names[0]}`" if names else "**not caught**" if names == [] else "not run"
+        out.append(f"| {n} | {what} | `{path_}` | {by} | {max(0, len(names or []) - 1)} |")
+    out += ["", f"{caught} of {len(FAULTS)} caught."]
     with open(path, "w") as f:
         f.write(head + "\n".join(out) + "\n")
+
+
+def kept():
+    try:
+        with open(KEPT) as f:
+            return json.load(f)
+    except (OSError, ValueError):
+        return {}
 
 
 def main():
@@ -167,8 +189,11 @@ def main():
             print(f"{i:3} {f[0]}: {' '.join(rows[-1][2][:4]) or 'NOT CAUGHT'} ({len(rows[-1][2])})   {time.monotonic() - t:.0f} s", flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if not a.n:
-        write(rows)
+    found = kept() if a.n else {}
+    found.update({f[0]: names for _, f, names in rows})
+    with open(KEPT, "w") as f:
+        json.dump(found, f)
+    write(found)
     return 1 if stale or any(not r[2] for r in rows) else 0
 
 
