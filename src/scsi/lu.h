@@ -41,7 +41,7 @@ struct scsi_op {
 	 * data-out that the CDB asks for, or -1 after scsi_fail_field(). NULL: nblk blocks or the parameter list. */
 	int64_t (*prepare)(struct scsi_cmd *c);
 	void   (*exec)(struct scsi_cmd *c); /* all gates have passed; ends in scsi_reply*() exactly once */
-	/* Rows with a service action: does the unit have it, as this nexus sees it? NULL: always. */
+	/* Does the unit have it, as this nexus sees it? NULL: always. prepare() refuses, where there is one. */
 	bool   (*offered)(const struct scsi_cmd *c);
 	const char *name, *spec;
 };

@@ -37,7 +37,7 @@ static unsigned put_command(uint8_t *p, const struct scsi_op *op, bool rctd)
 
 static void report_all(struct scsi_cmd *c, bool rctd)
 {
-	uint8_t p[4 + 128 * (8 + TIMEOUTS_BYTES)];
+	uint8_t p[4 + 256 * (8 + TIMEOUTS_BYTES)];
 	unsigned n = 4;
 
 	for (const struct scsi_op *const *tab = c->ll->pub.ops->tables; *tab; tab++)

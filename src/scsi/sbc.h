@@ -33,11 +33,13 @@ uint64_t sbc_same_max(const struct lu_pub *p); /* MAXIMUM WRITE SAME LENGTH, blo
 int64_t sbc_write_same_prepare(struct scsi_cmd *c);
 void sbc_write_same(struct scsi_cmd *c);
 int64_t sbc_unmap_prepare(struct scsi_cmd *c);
+bool sbc_unmap_offered(const struct scsi_cmd *c);
 void sbc_unmap(struct scsi_cmd *c);
 void sbc_lba_status(struct scsi_cmd *c);
 
 /* Blocks of the longest WRITE ATOMIC, 0 = there is none. */
 uint32_t sbc_atomic_max(const struct lu_loop *ll);
+bool sbc_atomic_offered(const struct scsi_cmd *c);
 int64_t sbc_atomic_prepare(struct scsi_cmd *c);
 void sbc_atomic(struct scsi_cmd *c);
 

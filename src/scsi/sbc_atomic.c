@@ -14,6 +14,11 @@ uint32_t sbc_atomic_max(const struct lu_loop *ll)
 	return b ? MIN(b->untorn_bytes, (uint32_t)SBC_STEP) >> ll->shift : 0;
 }
 
+bool sbc_atomic_offered(const struct scsi_cmd *c)
+{
+	return sbc_atomic_max(c->ll);
+}
+
 int64_t sbc_atomic_prepare(struct scsi_cmd *c)
 {
 	uint32_t max = sbc_atomic_max(c->ll);

@@ -135,10 +135,15 @@ void format_exec(struct scsi_cmd *c)
 
 enum { COR_DIS = 0x80, WR_UNCOR = 0x40, PBLOCK = 0x20 };
 
+static bool long_offered(const struct scsi_cmd *c)
+{
+	return c->ll->pub.blk && (c->ll->pub.blk->caps & BLK_CAN_TUPLES);
+}
+
 /* Only WR_UNCOR is left of it in SBC-4, and it transfers nothing. */
 static int64_t sbc_write_long_prepare(struct scsi_cmd *c)
 {
-	if (!(c->ll->pub.blk->caps & BLK_CAN_TUPLES))
+	if (!long_offered(c))
 		scsi_reply_sense(c, SENSE_INVALID_OPCODE);
 	else if ((c->cdb[1] & (COR_DIS | WR_UNCOR | PBLOCK)) != WR_UNCOR)
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 1, 6);
@@ -222,10 +227,10 @@ const struct scsi_op format_ops[] = {
 	  .flags = SCSI_OUT | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_reassign_prepare,
 	  .exec = sbc_reassign, .usage = { 0x07, 0x03 } },
 	{ .opcode = 0x3f, .name = "WRITE LONG (10)", .spec = "SBC-4 5.50", .cdb_len = 10,
-	  .flags = SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_write_long_prepare, .exec = sbc_write_long,
-	  .lba = { 2, 4 }, .usage = { 0x3f, 0xe0, F4, 0, F2 } },
+	  .flags = SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_write_long_prepare, .offered = long_offered,
+	  .exec = sbc_write_long, .lba = { 2, 4 }, .usage = { 0x3f, 0xe0, F4, 0, F2 } },
 	{ .opcode = 0x9f, .action = 0x11, .name = "WRITE LONG (16)", .spec = "SBC-4 5.51", .cdb_len = 16,
 	  .flags = SCSI_SA | SCSI_MEDIUM | SCSI_WRITES | SCSI_PR_WRITE, .prepare = sbc_write_long_prepare,
-	  .exec = sbc_write_long, .lba = { 2, 8 }, .usage = { 0x9f, 0xf1, F4, F4, 0, 0, F2 } },
+	  .offered = long_offered, .exec = sbc_write_long, .lba = { 2, 8 }, .usage = { 0x9f, 0xf1, F4, F4, 0, 0, F2 } },
 	{ .name = NULL },
 };

@@ -131,6 +131,11 @@ void sbc_write_same(struct scsi_cmd *c)
 
 /* --- UNMAP --- */
 
+bool sbc_unmap_offered(const struct scsi_cmd *c)
+{
+	return c->ll->pub.thin;
+}
+
 int64_t sbc_unmap_prepare(struct scsi_cmd *c)
 {
 	uint64_t want = scsi_field(c->cdb, c->op->param);

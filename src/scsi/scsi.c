@@ -72,7 +72,7 @@ static const struct scsi_op *find_action(struct scsi_cmd *c)
 	const struct scsi_op *op = scsi_optab_find(c->ll->pub.ops, c->cdb[0], action);
 	struct scsi_slot s = { .op = op };
 
-	if (!op || (op->offered && !op->offered(c))) {
+	if (!op || (op->offered && !op->prepare && !op->offered(c))) {
 		scsi_reply_field(c, SENSE_INVALID_FIELD, variable ? 8 : 1, variable ? -1 : 4);
 		return NULL;
 	}

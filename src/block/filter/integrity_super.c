@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "base/log.h"
 #include "block/filter/filter.h"
 #include "block/filter/integrity.h"
 
@@ -393,9 +394,13 @@ static int sum_begin(struct sums *s, struct err *e)
 	if (r == -EILSEQ)
 		return store_error(e, -EINVAL, "is no store, or its head is damaged: choose another path, or remove it if "
 			"its checksums may be lost");
-	if (r == -ENOENT)
+	if (r == -ENOENT) {
 		s->rules.base_zero = is_empty(s);
-	else if (r < 0)
+		if (!s->rules.base_zero)
+			log_warn("integrity store is new store=%s note=\"the disk has data: each block is protected from its "
+				"next write on\"", s->store->name);
+	}
+	if (r < 0 && r != -ENOENT)
 		return store_error(e, r, "cannot be read: check the storage below it");
 	if (check_fit(s, unit, bytes, e) < 0)
 		return -EINVAL;
