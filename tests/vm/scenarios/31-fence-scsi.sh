@@ -6,9 +6,11 @@ for n in 1 2; do
   adm -m iface -I node$n -o new >/dev/null
   adm -m iface -I node$n -o update -n iface.initiatorname -v iqn.2026-11.com.example:node$n >/dev/null
   adm -m node -o new -T "$T_IQN" -p "$T_PORTAL1" -I node$n >/dev/null
+  for kv in node.session.timeo.replacement_timeout=60 node.conn[0].timeo.noop_out_interval=2 node.conn[0].timeo.noop_out_timeout=2; do
+    adm -m node -T "$T_IQN" -p "$T_PORTAL1" -I node$n -o update -n "${kv%%=*}" -v "${kv#*=}" || note "$kv is not taken"
+  done
+  ok "node $n logs in" adm -m node -T "$T_IQN" -p "$T_PORTAL1" -I node$n --login
 done
-setn "$T_IQN" "$T_PORTAL1" node.session.timeo.replacement_timeout=60 node.conn[0].timeo.noop_out_interval=2 node.conn[0].timeo.noop_out_timeout=2
-ok "both nodes log in" adm -m node -T "$T_IQN" -p "$T_PORTAL1" --login
 ok "two sessions" wait_for 10 "[ \$(sessions_of $T_IQN | wc -l) = 2 ]"
 A=$(blk "$T_IQN" "$T_LUN" 1) B=$(blk "$T_IQN" "$T_LUN" 2)
 mkdir -p /var/run/cluster
