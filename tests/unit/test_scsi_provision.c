@@ -74,6 +74,7 @@ static int teardown(void **state)
 {
 	char command[200];
 
+	umount2(dir, MNT_DETACH); /* what a test that failed left */
 	bed_stop();
 	snprintf(command, sizeof(command), "rm -r %s", dir);
 	run_shell(command);
