@@ -23,10 +23,9 @@ struct gather {
 
 static void gather_end(struct gather *g)
 {
-	json_t *list = json_array();
-
 	if (!g->sealed || g->pending)
 		return;
+	json_t *list = json_array();
 	for (unsigned i = 0; i < g->n; i++) {
 		json_array_append_new(list, g->item[i]->out);
 		free(g->item[i]);
