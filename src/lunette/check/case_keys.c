@@ -173,6 +173,18 @@ CASE(keys, first_not_above_max, "13.14", 0, "FirstBurstLength does not exceed Ma
 		c->s->max_burst);
 }
 
+CASE(keys, one_r2t_for_recovery, "13.19", 0,
+	"with a level above 0 and DataSequenceInOrder=Yes no more than one R2T is outstanding")
+{
+	struct conn *c = dial(k);
+	uint16_t status = login_all(c, "ErrorRecoveryLevel=2\nDataSequenceInOrder=Yes\nMaxOutstandingR2T=8", false);
+
+	must(k, status == 0 || status >> 8 == 2, "status %04x", status);
+	if (status || c->s->erl == 0)
+		check_unsupported(k, "status %04x, ErrorRecoveryLevel=%u", status, c->s->erl);
+	must(k, c->s->max_r2t == 1, "ErrorRecoveryLevel=%u and MaxOutstandingR2T=%u", c->s->erl, c->s->max_r2t);
+}
+
 /* 13: no-cares become Irrelevant; ErrorRecoveryLevel has a rule of its own. */
 CASE(keys, discovery_session, "13.2 to 13.20", 0,
 	"keys of normal sessions in a discovery session: Irrelevant, or a legal value")
