@@ -255,6 +255,25 @@ static void test_files(void **state)
 	assert_int_equal(run(b, BLK_READ, 4096, 8192, back), -EBADMSG);
 	blk_close(b);
 
+	char image[280];
+	snprintf(image, sizeof(image), "%s/disk", dir);
+	snprintf(path, sizeof(path), "path=%s", image);
+	assert_int_equal(truncate(image, DISK + 65536), 0); /* a disk that grew: its store grows with it */
+	assert_int_equal(bt_open(&file, "file", path, NULL), 0);
+	b = over(options, file);
+	assert_int_equal(blk_bytes(b), DISK + 65536);
+	assert_int_equal(run(b, BLK_READ, DISK, 65536, back), 0);
+	assert_int_equal(run(b, BLK_WRITE, DISK + 4096, 8192, buf), 0);
+	assert_int_equal(run(file, BLK_WRITE, DISK + 512, 1, "z"), 0);
+	assert_int_equal(run(b, BLK_READ, DISK, 65536, back), -EBADMSG);
+	blk_close(b);
+	assert_int_equal(truncate(image, DISK), 0); /* and one that was cut short is not taken for it */
+	assert_int_equal(bt_open(&file, "file", path, NULL), 0);
+	assert_int_equal(bt_open(&b, "integrity", options, file), -EINVAL);
+	assert_non_null(strstr(bt_error, "cut short"));
+	blk_close(file);
+	assert_int_equal(truncate(image, DISK + 65536), 0);
+
 	snprintf(more, sizeof(more), "store=%s/sums", dir);
 	struct blk *other = ram(DISK / 2);
 	assert_int_equal(bt_open(&b, "integrity", more, other), -EINVAL);

@@ -351,14 +351,14 @@ static int open_store(struct sums *s, const struct integrity_conf *c, struct err
 	return open_driver(&s->store, "file", c->store, 0, e);
 }
 
-/* Whether the disk is empty: blank entries then mean zeros. */
-static bool is_empty(struct sums *s)
+/* Whether the disk is empty from there on: blank entries then mean zeros. */
+static bool is_empty(struct sums *s, uint64_t from)
 {
 	struct blk_extent x;
-	struct blk_req r = { .op = BLK_MAP, .off = 0, .len = s->bytes, .map = &x, .nmap = 1 };
+	struct blk_req r = { .op = BLK_MAP, .off = from, .len = s->bytes - from, .map = &x, .nmap = 1 };
 
 	return (s->data->caps & BLK_CAN_MAP) && blk_sync(side, s->data, &r) == 0 && r.nmap == 1 && x.kind != BLK_DATA &&
-		x.len == s->bytes;
+		x.len == s->bytes - from;
 }
 
 static int check_fit(const struct sums *s, uint64_t unit, uint64_t bytes, struct err *e)
@@ -385,7 +385,7 @@ static int begin_run(struct sums *s, bool clean)
 	return s->read_only ? 0 : super_write(s, false);
 }
 
-static int sum_begin(struct sums *s, struct err *e)
+static int sum_begin(struct sums *s, const char *path, struct err *e)
 {
 	uint64_t unit = s->unit, bytes = s->bytes;
 	bool clean = true;
@@ -395,17 +395,17 @@ static int sum_begin(struct sums *s, struct err *e)
 		return store_error(e, -EINVAL, "is no store, or its head is damaged: choose another path, or remove it if "
 			"its checksums may be lost");
 	if (r == -ENOENT) {
-		s->rules.base_zero = is_empty(s);
+		s->rules.base_zero = is_empty(s, 0);
 		if (!s->rules.base_zero)
 			log_warn("integrity store is new store=%s note=\"the disk has data: each block is protected from its "
-				"next write on\"", s->store->name);
+				"next write on\"", path);
 	}
 	if (r < 0 && r != -ENOENT)
 		return store_error(e, r, "cannot be read: check the storage below it");
 	if (check_fit(s, unit, bytes, e) < 0)
 		return -EINVAL;
-	if (bytes < s->bytes && s->rules.base_zero)
-		s->rules.base_zero = true; /* what a file grew by is zeros too */
+	if (bytes < s->bytes && !is_empty(s, bytes))
+		s->rules.base_zero = false; /* it grew by nobody knows what */
 	if (!clean && s->read_only)
 		return store_error(e, -EROFS, "was not closed in order: serve the disk once with write access");
 	r = clean ? 0 : replay(s);
@@ -428,7 +428,7 @@ int sum_open(struct sums *s, const struct integrity_conf *c, struct blk *store, 
 		r = open_store(s, c, e);
 	if (r == 0 && blk_bytes(s->store) < store_bytes(s->bytes, s->unit))
 		r = store_error(e, -EINVAL, "is too short for this disk: choose another path");
-	return r < 0 ? r : sum_begin(s, e);
+	return r < 0 ? r : sum_begin(s, c->store ? c->store : "-", e);
 }
 
 /* Nothing is in flight. The medium is flushed, so that every entry of this run is settled. */
