@@ -56,6 +56,7 @@ enum ini_take { TAKE_NOT, TAKE_NEW, TAKE_GAP, TAKE_BAD }; /* a Data-In: seen bef
 struct ini_ctl {
 	struct list node;
 	bool        sn_set;         /* gets CmdSN and ExpStatSN when sent */
+	bool        exp_stat_sn_set; /* its header has an ExpStatSN of its own */
 	bool        numbered;       /* not immediate: takes the CmdSN that its header has, to fill a hole */
 	uint8_t     bhs[ISCSI_BHS];
 	uint32_t    len;
@@ -94,10 +95,13 @@ struct ini_conn {
 	uint64_t              dial_ns, up_ns, drain_ns, wait_ns; /* wait_ns: what Async 2 or 3 asked for, else 0 */
 	uint32_t              logout_itt;   /* of the Logout Request that concerns this connection */
 	uint8_t               logout_reason;
+	uint64_t              logout_ns;
+	unsigned              logouts;      /* carried here for others, not answered yet */
 	struct ini_conn      *logout_via;   /* where it was sent; NULL: none is out */
 
 	/* numbers */
 	uint32_t              exp_stat_sn;
+	uint32_t              last_ack;     /* what was acknowledged when its transport was lost */
 	bool                  stat_sn_known;
 	uint64_t              stat_seen;    /* bit n: exp_stat_sn + 1 + n has arrived */
 	uint32_t              stat_asked;   /* StatSN up to here, exclusive, were asked for */
@@ -198,6 +202,7 @@ void ini_session_lost(struct iscsi_ini *i, const char *why);
 int  ini_logout(struct ini_conn *via, struct ini_conn *of, uint8_t reason);
 void ini_joined(struct ini_conn *c);                               /* in full feature phase */
 void ini_logout_answered(struct ini_conn *c, uint32_t itt, uint8_t response, uint16_t wait_s, uint16_t retain_s);
+void ini_logout_again(struct ini_conn *via);
 void ini_drain(struct ini_conn *c, unsigned seconds);
 uint64_t ini_session_tick(struct iscsi_ini *i);
 uint64_t ini_conn_tick(struct ini_conn *c);
@@ -210,6 +215,8 @@ void ini_tmf_done(struct ini_conn *c, uint32_t itt, uint8_t response, uint32_t i
 void ini_tmf_forget(struct iscsi_ini *i, const struct iscsi_ini_cmd *cmd);
 void ini_tmf_lost(struct ini_conn *c);
 void ini_tmf_resend(struct iscsi_ini *i);
+void ini_tmf_again(struct ini_conn *c);
+bool ini_tmf_waits(const struct ini_conn *c);
 void ini_tmf_end_all(struct iscsi_ini *i);
 bool ini_tmf_stops_data(const struct iscsi_ini *i, const struct iscsi_ini_cmd *cmd);
 void ini_tmf_numbered(struct ini_conn *c, uint32_t itt);

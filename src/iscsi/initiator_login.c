@@ -17,6 +17,10 @@ static void send_login(struct ini_conn *c, struct iscsi_text *t, bool transit, u
 	iscsi_text_free(t);
 	if (!k)
 		return;
+	if (!c->login_pdus) { /* 11.12.9: of the connection that this one replaces, if any */
+		k->exp_stat_sn_set = true;
+		put_be32(k->bhs + BHS_EXP_STAT_SN, c->last_ack);
+	}
 	k->bhs[BHS_FLAGS] = (uint8_t)((transit ? LOGIN_TRANSIT | nsg : 0) | c->csg << 2);
 	c->nsg = nsg;
 	memcpy(k->bhs + LOGIN_ISID, c->i->conf.isid, 6);

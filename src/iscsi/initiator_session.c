@@ -308,10 +308,33 @@ int ini_logout(struct ini_conn *via, struct ini_conn *of, uint8_t reason)
 		return -ENOMEM;
 	k->bhs[BHS_FLAGS] |= reason;
 	put_be16(k->bhs + LOGOUT_CID, (uint16_t)(via->i->conf.cid + of->k));
+	if (of != via) { /* 11.14.4: of the connection that is gone */
+		k->exp_stat_sn_set = true;
+		put_be32(k->bhs + BHS_EXP_STAT_SN, of->last_ack);
+	}
 	of->logout_itt = be32(k->bhs + BHS_ITT);
 	of->logout_via = via;
+	of->logout_ns = via->i->now_ns;
 	of->logout_reason = reason;
+	via->logouts++;
 	return 0;
+}
+
+/* A Logout Request for a lost connection that was itself lost is made again: 11.15.1, 1 is as good an answer to it as 0. */
+void ini_logout_again(struct ini_conn *via)
+{
+	struct iscsi_ini *i = via->i;
+
+	via->logouts = 0;
+	for (unsigned k = 0; k < i->conf.connections; k++) {
+		struct ini_conn *of = i->conn[k];
+
+		if (of == via || of->logout_via != via)
+			continue;
+		via->logouts++;
+		if (i->now_ns >= of->logout_ns + 2 * i->conf.probe_ns)
+			ini_logout(via, of, of->logout_reason);
+	}
 }
 
 void ini_drain(struct ini_conn *c, unsigned seconds)
@@ -473,6 +496,8 @@ void iscsi_ini_lost(struct iscsi_ini *i, unsigned k, const char *why)
 	if (!c->transport)
 		return;
 	ffp = c->ffp;
+	if (ffp)
+		c->last_ack = ini_stat_ack(c);
 	out = c->state == CONN_OUT;
 	if (c->state != CONN_BAD && !out) {
 		snprintf(c->why, sizeof(c->why), "%s", why);

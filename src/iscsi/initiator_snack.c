@@ -290,6 +290,8 @@ void ini_probe_answered(struct ini_conn *c)
 	struct iscsi_ini *i = c->i;
 	struct iscsi_ini_cmd *cmd;
 
+	if (ini_level(i, 1) && !sn_lt(c->exp_stat_sn, c->stat_asked))
+		ini_tmf_again(c);
 	if (!ini_level(i, 1) || !sn_lt(i->exp_cmd_sn, i->cmd_sn))
 		return;
 	cmd = numbered(i, i->exp_cmd_sn);
@@ -345,7 +347,7 @@ uint64_t ini_snack_tick(struct ini_conn *c)
 	bool missing = sn_lt(c->exp_stat_sn, c->stat_asked);
 	struct iscsi_ini_cmd *cmd, *next;
 
-	if (!ini_level(c->i, 1) || c->state != CONN_FFP || (!c->ncmds && !missing))
+	if (!ini_level(c->i, 1) || c->state != CONN_FFP || (!c->ncmds && !missing && !c->logouts && !ini_tmf_waits(c)))
 		return UINT64_MAX;
 	if (now < c->scan_ns)
 		return c->scan_ns;
@@ -357,6 +359,9 @@ uint64_t ini_snack_tick(struct ini_conn *c)
 		}
 		stat_ask(c, c->exp_stat_sn, c->stat_asked);
 	}
+	if (ini_tmf_waits(c))
+		probe(c);
+	ini_logout_again(c);
 	list_for_each_safe(cmd, next, &c->cmds, node)
 		if (!look_after(c, cmd))
 			return UINT64_MAX;

@@ -53,14 +53,14 @@ static struct ini_tmf *tmf_find(struct iscsi_ini *i, uint32_t itt)
 }
 
 /* Sent as an immediate request: it concerns all commands with a CmdSN before its own. */
-static int tmf_send(struct ini_conn *c, struct ini_tmf *t)
+static int tmf_send(struct ini_conn *c, struct ini_tmf *t, uint32_t itt)
 {
-	struct ini_ctl *k = ini_ctl(c, ISCSI_TMF_REQ | OP_IMMEDIATE, ini_own_itt(c->i), NULL, 0);
+	struct ini_ctl *k = ini_ctl(c, ISCSI_TMF_REQ | OP_IMMEDIATE, itt, NULL, 0);
 	const struct iscsi_ini_cmd *ref = t->ref;
 
 	if (!k)
 		return -ENOMEM;
-	t->itt = be32(k->bhs + BHS_ITT);
+	t->itt = itt;
 	t->cmd_sn = c->i->cmd_sn;
 	t->conn = c;
 	t->sent_ns = c->i->now_ns;
@@ -92,7 +92,7 @@ int iscsi_ini_tmf(struct iscsi_ini *i, enum iscsi_tmf function, uint64_t lun, st
 	if (ref && (i->slot[ref->itt & (i->nslots - 1)] != ref || !ref->conn || ref->orphan || c->state != CONN_FFP))
 		return -EAGAIN;
 	*t = (struct ini_tmf){ .used = true, .function = (uint8_t)function, .lun = lun, .ref = ref, .ctx = ctx };
-	if (tmf_send(c, t)) {
+	if (tmf_send(c, t, ini_own_itt(i))) {
 		t->used = false;
 		return -ENOMEM;
 	}
@@ -195,8 +195,10 @@ void ini_tmf_lost(struct ini_conn *c)
 		if (t->function != TMF_REASSIGN)
 			continue;
 		t->used = false;
-		if (t->ref)
-			t->ref->reassigning = false;
+		if (!t->ref)
+			continue;
+		t->ref->reassigning = false;
+		t->ref->conn = c; /* the target may have given it to this one */
 	}
 }
 
@@ -212,9 +214,30 @@ void ini_tmf_resend(struct iscsi_ini *i)
 			t->used = false;
 			ini_event(c, INI_EV_TMF, TMF_RSP_NO_TASK, 0, NULL, 0, t->ctx);
 		} else {
-			tmf_send(c, t);
+			tmf_send(c, t, ini_own_itt(i));
 		}
 	}
+}
+
+/* A ping that was sent behind a request has been answered, it has not, and no status is missing: it was lost. The same once
+ * more; a target that has it after all ignores or rejects the copy. */
+void ini_tmf_again(struct ini_conn *c)
+{
+	for (unsigned k = 0; k < INI_TMF_MAX; k++) {
+		struct ini_tmf *t = &c->i->tmf[k];
+		uint64_t wait = (t->function == TMF_REASSIGN ? 1 : 4) * c->i->conf.probe_ns;
+
+		if (t->used && t->conn == c && t->sent_ns < c->probed_ns && c->i->now_ns >= t->sent_ns + wait)
+			tmf_send(c, t, t->itt);
+	}
+}
+
+bool ini_tmf_waits(const struct ini_conn *c)
+{
+	for (unsigned k = 0; k < INI_TMF_MAX; k++)
+		if (c->i->tmf[k].used && c->i->tmf[k].conn == c)
+			return true;
+	return false;
 }
 
 /* The session is gone: what was asked for did not happen, or nobody knows. */
@@ -248,7 +271,7 @@ int ini_reassign(struct ini_conn *c, struct iscsi_ini_cmd *cmd)
 	cmd->r2t_any = true;
 	cmd->batch = 0;
 	*t = (struct ini_tmf){ .used = true, .function = TMF_REASSIGN, .lun = cmd->lun, .ref = cmd };
-	if (tmf_send(c, t)) {
+	if (tmf_send(c, t, ini_own_itt(c->i))) {
 		t->used = false;
 		return -ENOMEM;
 	}

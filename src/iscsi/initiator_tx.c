@@ -66,11 +66,12 @@ static uint8_t *new_bhs(struct ini_conn *c)
 }
 
 /* The numbers that a request gets when it is sent. A filler has the CmdSN that it fills. */
-static void put_numbers(struct ini_conn *c, uint8_t *bhs, bool numbered)
+static void put_numbers(struct ini_conn *c, uint8_t *bhs, const struct ini_ctl *k)
 {
-	if (!numbered)
+	if (!k->numbered)
 		put_be32(bhs + BHS_CMD_SN, c->i->cmd_sn);
-	put_be32(bhs + BHS_EXP_STAT_SN, ini_stat_ack(c));
+	if (!k->exp_stat_sn_set)
+		put_be32(bhs + BHS_EXP_STAT_SN, ini_stat_ack(c));
 }
 
 /* Its data must outlive the batch: control data is copied when short, else the request waits for a batch that
@@ -87,7 +88,7 @@ static bool put_ctl(struct ini_conn *c, struct ini_ctl *k)
 	bhs = c->hdr + c->hdr_used;
 	memcpy(bhs, k->bhs, ISCSI_BHS);
 	if (k->sn_set)
-		put_numbers(c, bhs, k->numbered);
+		put_numbers(c, bhs, k);
 	if ((bhs[BHS_OPCODE] & OP_MASK) == ISCSI_TMF_REQ)
 		ini_tmf_numbered(c, be32(bhs + BHS_ITT));
 	put_pdu(c, bhs, data, k->len);

@@ -83,7 +83,8 @@ static void draw_plan(void)
 	plan.aborts_permille = ONE_OF(0, 0, 5, 50);
 	plan.cuts = (unsigned)sim_random(8);
 	plan.flips = sim_chance(30) ? (unsigned)sim_random(30) : 0;
-	plan.server.offer.erl = ONE_OF(0, 1);
+	plan.server.offer.erl = ONE_OF(0, 1, 2, 2);
+	plan.server.offer.time2retain = 20;
 	if (plan.flips)
 		plan.server.offer.header_digest = plan.server.offer.data_digest = true;
 	plan.power = sim_chance(60);

@@ -591,6 +591,7 @@ static void test_reassign(void **state)
 	req = must_send(1, 0x06);
 	assert_int_equal(req[1], 0x82);
 	assert_int_equal(be16(req + 20), 20);
+	assert_int_equal(be32(req + 28), p.w[0].stat_sn);  /* 11.14.4: of the connection that is lost */
 	logout_rsp(1, req, 0);
 	must_send_nothing(1);                              /* Time2Wait */
 	pass(2 * S);
@@ -632,6 +633,7 @@ static void test_reinstate_connection(void **state)
 {
 	struct iscsi_ini_cmd a = { .cdb = { 0 }, .retry = true }, b = { .cdb = { 0 } };
 	const uint8_t *req, *h;
+	uint32_t acked;
 
 	begin(2, 1, 0);
 	submit(&a);
@@ -639,6 +641,7 @@ static void test_reinstate_connection(void **state)
 	must_send(0, 0x01);
 	must_send(0, 0x01);
 	p.exp_cmd_sn = 9;
+	acked = p.w[0].stat_sn;
 	lose(0);
 	assert_false(p.w[0].asked);
 	pass(2 * S);
@@ -646,6 +649,7 @@ static void test_reinstate_connection(void **state)
 	let_in(0, true, KEYS(FURTHER));
 	assert_int_equal(be16(p.w[0].out + 14), 5);
 	assert_int_equal(be16(p.w[0].out + 20), 20);
+	assert_int_equal(be32(p.w[0].out + 28), acked);    /* 11.12.9 */
 	must_tell(INI_EV_JOINED);
 	pass(0);
 	req = must_send(0, 0x02);
