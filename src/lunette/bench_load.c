@@ -155,7 +155,8 @@ static void on_done(struct bench_io *io)
 	j->inflight--;
 	if (io->failed) {
 		if (!j->r.errors++)
-			fprintf(stderr, "lunette bench: the first %s that failed: %s, response %02xh, status %02xh, %u of %u bytes\n",
+			fprintf(stderr, "lunette bench: the first %s that failed: %s, response %02xh, status %02xh, "
+				"%u of %u bytes\n",
 				io->write ? "write" : "read", io->cmd.error ? strerror(-io->cmd.error) : "answered",
 				io->cmd.response, io->cmd.status, io->write ? io->len - io->cmd.resid : io->cmd.in_got, io->len);
 		if (io->wire->closed || j->r.errors > 1000) {
