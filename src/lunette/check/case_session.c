@@ -196,6 +196,7 @@ CASE(text, in_parts, "6.2, 11.10.2", 0, "C=1: an empty response with a Target Tr
 	p = want_itt(c, ISCSI_TEXT_RSP, itt);
 	c->ntext = MIN(p->len, (uint32_t)CHECK_TEXT - 1);
 	memcpy(c->text, p->data, c->ntext);
+	c->text[c->ntext] = 0;
 	must(k, all_answers(c, "X-com.example.first", "NotUnderstood") && all_answers(c, "X-com.example.second",
 		"NotUnderstood"),
 		"answers: %.60s", c->text);

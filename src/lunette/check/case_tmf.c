@@ -422,9 +422,9 @@ CASE(rfc7144, query_async_event, "RFC 7144 6.3, 6.4.2", NEED_DISRUPT,
 
 CASE(rfc7144, not_below_level_2, "RFC 7144 6.3", NEED_LUN, "without level 2 the functions 9 to 12 are refused")
 {
-	for (uint8_t fn = TMF_QUERY_TASK; fn <= TMF_QUERY_ASYNC; fn++) {
+	for (int fn = TMF_QUERY_TASK; fn <= TMF_QUERY_ASYNC; fn++) {
 		struct conn *c = session(k, "");
-		send_req(c, req_tmf(k, fn, ISCSI_NO_TAG, 0));
+		send_req(c, req_tmf(k, (uint8_t)fn, ISCSI_NO_TAG, 0));
 		refusal(c, BY_TMF | BY_REJECT | BY_CLOSE, REASONS_FORMAT, "a function of level 2");
 		hang_up(c, false);
 	}

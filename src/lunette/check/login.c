@@ -332,7 +332,7 @@ struct conn *session_with(struct check *k, const char *keys, const char *key, co
 	struct conn *c = session(k, all);
 	const char *v = answer(c, key);
 	if (!v || strcmp(v, value))
-		check_unsupported(k, "%s=%s was offered, %s%s was the answer", key, value, v ? key : "nothing", v ? "" : "");
+		check_unsupported(k, "%s=%s was offered, %s%s was the answer", key, value, v ? "" : "nothing", v ? v : "");
 	return c;
 }
 
