@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Several paths and several hosts: access states as an administrator sets them, what fence_scsi sends from two nodes, locks
 by COMPARE AND WRITE from two hosts, and sizes: 10,000 LUNs, 64 portals, a disk of 1 PiB."""
-import json, os, signal, struct, subprocess, sys, tempfile, threading, time
+import json, os, shutil, signal, struct, subprocess, sys, tempfile, threading, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
@@ -209,6 +209,30 @@ def lun_rest():
             c.ready()
 
 
+def entry():
+    """multipath-tools take the entry that we ship, and group by ALUA's priorities."""
+    tool = shutil.which("multipath") or "/usr/sbin/multipath"
+    if os.geteuid() or not os.path.exists(tool) or not os.path.isdir("/etc"):
+        raise h.Skip("needs root and multipath-tools")
+    with tempfile.TemporaryDirectory() as t:
+        os.mkdir(t + "/conf.d")
+        shutil.copy(os.path.join(h.ROOT, "dist/multipath/lunette.conf"), t + "/conf.d/")
+        made = not os.path.isdir("/etc/multipath")
+        if made:
+            os.mkdir("/etc/multipath")
+        try:  # in a mount namespace of its own
+            r = h.run(["unshare", "-m", "sh", "-c", f"mount --bind {t} /etc/multipath && {tool} -t"], 30)
+        finally:
+            if made:
+                os.rmdir("/etc/multipath")
+    if "Operation not permitted" in r.stdout:
+        raise h.Skip("mount namespaces are not allowed here")
+    at = r.stdout.find('vendor "LUNETTE"')
+    need(at > 0, "the entry is not taken: " + h.tail(r.stdout))
+    mine = r.stdout[at:r.stdout.find("}", at)]
+    need('path_grouping_policy "group_by_prio"' in mine and 'prio "alua"' in mine and "no_path_retry 12" in mine, mine)
+
+
 # --- two nodes
 
 def pr_out(c, action, kind=0, key=0, new=0):
@@ -409,7 +433,7 @@ def main():
     if not h.binaries_there():
         rep.fail("binaries", "lunetted was not built")
         return rep.status()
-    for name, fn in (("states", states), ("fail-over", fail_over), ("per-lun", per_lun), ("lun-rest", lun_rest), ("fence_scsi", fence),
+    for name, fn in (("states", states), ("fail-over", fail_over), ("per-lun", per_lun), ("lun-rest", lun_rest), ("multipath-tools", entry), ("fence_scsi", fence),
                      ("changed-disk", changed_disk), ("fence-running-io", fence_running_io), ("ats-two-hosts", ats), ("64-portals", portals),
                      ("1-PiB", pebibyte), ("10000-luns", many_luns)):
         rep.case(name, fn)
