@@ -25,10 +25,14 @@ def look():
         try: seen.append(s.recv(65536))
         except TimeoutError: pass
 t = threading.Thread(target=look); t.start()
-c = iscsi.Session("192.0.2.1", 3260, "iqn.2025-01.test.lunette:disk")
-c.write(0, (text * 15)[:512])
-assert c.read(0, 1) == (text * 15)[:512]
-c.logout(); stop.set(); t.join()
+try:
+    c = iscsi.Session("192.0.2.1", 3260, "iqn.2025-01.test.lunette:disk")
+    c.ready()
+    c.write(0, (text * 15)[:512])
+    assert c.read(0, 1) == (text * 15)[:512]
+    c.logout()
+finally:
+    stop.set(); t.join()
 ip = [p for p in seen if p[12:14] == b"\x08\x00"]
 print("readable" if any(text in p or b"InitiatorName" in p for p in seen) else "hidden",
       sum(p[23] == 50 for p in ip), sum(p[23] == 6 for p in ip))
