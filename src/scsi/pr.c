@@ -69,7 +69,7 @@ struct pr_change {
 	const struct pr_state *old;
 	uint8_t           *save;
 	int                save_len, save_result;
-	struct pr_gone    *gone[LIM_LOOPS]; /* by loop: aborted nexuses that prevented medium removal */
+	struct pr_gone    *gone[LIM_LOOPS]; /* by loop: aborted nexuses that prevented medium removal, or were in ACA */
 };
 
 static bool concerned(const struct pr_change *ch, const struct scsi_nexus *n, uint16_t *ua, bool *abort)
@@ -86,11 +86,11 @@ static bool concerned(const struct pr_change *ch, const struct scsi_nexus *n, ui
 /* SPC-4 5.13.11.2.6: PREEMPT AND ABORT lets the medium go that the preempted held back. */
 static void leg_allow(struct pr_change *ch, struct itl *itl, const struct scsi_nexus *n)
 {
-	struct pr_gone *g = itl->prevents ? malloc(sizeof(*g)) : NULL;
+	struct pr_gone *g = itl->prevents || itl->aca ? malloc(sizeof(*g)) : NULL;
 
 	if (!g)
 		return; /* out of memory: losing the nexus lets it go too */
-	itl->prevents = false;
+	itl->prevents = itl->aca = false; /* SAM-5 5.9.5: it ends their ACA too */
 	*g = (struct pr_gone){ ch->gone[loop_index(n->loop)], n->id };
 	ch->gone[loop_index(n->loop)] = g;
 }
@@ -129,6 +129,7 @@ static void publish_leg(struct round_leg *leg, void *ctx)
 static void published(void *ctx)
 {
 	struct pr_change *ch = ctx;
+	unsigned naca = ch->lu->naca;
 
 	free((void *)ch->old);
 	for (unsigned i = 0; i < LIM_LOOPS; i++)
@@ -136,9 +137,13 @@ static void published(void *ctx)
 			struct pr_gone *g = ch->gone[i];
 			ch->gone[i] = g->next;
 			lu_prevent(ch->lu, g->id, false);
+			lu_aca_end(ch->lu, g->id);
 			free(g);
 		}
-	lu_job_end(ch->job);
+	if (ch->lu->naca != naca)
+		lu_publish(ch->job);
+	else
+		lu_job_end(ch->job);
 }
 
 static void publish(struct pr_change *ch)

@@ -265,6 +265,28 @@ static void aca_ends(void **state)
 	assert_good(RUN(n2, 0, 0x00));
 }
 
+static void pr(struct scsi_nexus *by, uint8_t action, uint64_t key, uint64_t new)
+{
+	uint8_t p[24] = { 0 };
+
+	put_be64(p, key);
+	put_be64(p + 8, new);
+	assert_good(OUT(by, p, 24, 0x5f, action, 0x03, 0, 0, 0, 0, 0, 24));
+}
+
+/* PREEMPT AND ABORT passes an ACA of another nexus, and ends that of the nexus that it preempts; SAM-5 5.9.2, 5.9.5. */
+static void aca_preempted(void **state)
+{
+	pr(n, 0, 0, 1);
+	pr(n2, 0, 0, 2);
+	pr(n, 1, 1, 0);
+	assert_sense(RUN(n, 0, BAD_NACA), 5, 0x24, 0);
+	assert_int_equal(RUN(n2, 0, 0x00).status, SCSI_BUSY);
+	pr(n2, 5, 2, 1);
+	assert_good(RUN(n2, 0, 0x00));
+	assert_sense(RUN(n, 0, 0x00), 6, 0x2a, 0x05); /* and not ACA ACTIVE */
+}
+
 /* A command whose CHECK CONDITION nobody hears, because it was aborted meanwhile, leaves no ACA behind. */
 static void aca_aborted(void **state)
 {
@@ -378,7 +400,7 @@ static void exceptions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { T(qerr), T(tas), T(interlock), T(aca_shared), T(aca_each), T(aca_ends),
-		T(aca_aborted), T(aca_qerr), T(pages), T(refused), T(exceptions) };
+		T(aca_preempted), T(aca_aborted), T(aca_qerr), T(pages), T(refused), T(exceptions) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
