@@ -159,6 +159,7 @@ struct iscsi_ini {
 	char                  why_text[160];
 	unsigned              closed_code;
 	bool                  closed_told, down_told, logged_out, expired;
+	bool                  unsure;       /* exp_cmd_sn may be old: no task is moved before the target has told it */
 	uint16_t              tsih;
 	char                  moved[288];   /* TargetAddress of a "target moved" answer, or empty */
 	uint32_t              cmd_sn, exp_cmd_sn, max_cmd_sn, own_itt;
@@ -242,6 +243,7 @@ void ini_data_taken(struct ini_conn *c, struct iscsi_ini_cmd *cmd, const uint8_t
 void ini_data_ask(struct ini_conn *c, struct iscsi_ini_cmd *cmd);
 void ini_r2t_ask(struct ini_conn *c, struct iscsi_ini_cmd *cmd, uint32_t end);
 void ini_probe_answered(struct ini_conn *c);
+void ini_probe(struct ini_conn *c);
 void ini_resend(struct ini_conn *c, struct iscsi_ini_cmd *cmd);
 uint64_t ini_snack_tick(struct ini_conn *c);
 /* initiator_tx.c */

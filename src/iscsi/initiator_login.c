@@ -266,18 +266,11 @@ static const char *check_header(struct ini_conn *c, const uint8_t *bhs)
 
 static void take_numbers(struct ini_conn *c, const uint8_t *bhs)
 {
-	uint32_t exp = be32(bhs + BHS_EXP_CMD_SN), max = be32(bhs + BHS_MAX_CMD_SN);
-
 	c->exp_stat_sn = be32(bhs + BHS_STAT_SN) + 1;
 	c->stat_sn_known = true;
-	if (!c->keys.leading) {
-		if (sn_lt(c->i->max_cmd_sn, max))
-			c->i->max_cmd_sn = max;
-		if (sn_lt(c->i->exp_cmd_sn, exp) && sn_le(exp, c->i->cmd_sn))
-			c->i->exp_cmd_sn = exp;
+	if (!c->keys.leading) /* targets are known to answer with the numbers of the request, not of the session */
 		return;
-	}
-	c->i->max_cmd_sn = max;
+	c->i->max_cmd_sn = be32(bhs + BHS_MAX_CMD_SN);
 	c->i->exp_cmd_sn = c->i->cmd_sn;
 	c->i->tsih = be16(bhs + LOGIN_TSIH);
 }

@@ -40,6 +40,7 @@ static void take_window(struct iscsi_ini *i, const uint8_t *bhs)
 
 	if (!sn_le(exp - 1, max))
 		return;
+	i->unsure = false;
 	if (sn_lt(i->max_cmd_sn, max))
 		i->max_cmd_sn = max;
 	if (sn_lt(i->exp_cmd_sn, exp) && sn_le(exp, i->cmd_sn))

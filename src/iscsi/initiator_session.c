@@ -276,7 +276,7 @@ static void resume(struct iscsi_ini *i)
 {
 	struct iscsi_ini_cmd *cmd, *next;
 
-	if (i->now_ns < i->orphan_ns) /* Time2Wait */
+	if (i->now_ns < i->orphan_ns || i->unsure) /* Time2Wait */
 		return;
 	list_for_each_safe(cmd, next, &i->orphans, node) {
 		struct ini_conn *c = ini_any(i);
@@ -522,7 +522,7 @@ static void session_up(struct ini_conn *c)
 
 	i->params = c->params;
 	i->state = INI_UP;
-	i->expired = false;
+	i->expired = i->unsure = false;
 	i->tries = 0;
 	i->nconns = i->params.discovery ? 1 : MIN(i->conf.connections, i->params.max_connections);
 	c->wait_ns = 0;
@@ -549,6 +549,10 @@ void ini_joined(struct ini_conn *c)
 	if (i->state != INI_UP) {
 		session_up(c);
 		return;
+	}
+	if (!list_empty(&i->orphans)) { /* what the target has counted decides what becomes of them: ask */
+		i->unsure = true;
+		ini_probe(c);
 	}
 	c->orphaned = false;
 	ini_event(c, INI_EV_JOINED, 0, 0, NULL, 0, NULL);

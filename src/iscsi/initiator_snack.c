@@ -301,7 +301,7 @@ void ini_probe_answered(struct ini_conn *c)
 		ini_resend(c, cmd);
 }
 
-static void probe(struct ini_conn *c)
+void ini_probe(struct ini_conn *c)
 {
 	uint32_t before = c->i->own_itt;
 
@@ -334,7 +334,7 @@ static bool look_after(struct ini_conn *c, struct iscsi_ini_cmd *cmd)
 	}
 	if (now < cmd->moved_ns + wait)
 		return true;
-	probe(c);
+	ini_probe(c);
 	if (cmd->out_len && !cmd->r2t_n && list_empty(&cmd->datanode) && now >= cmd->moved_ns + 4 * wait &&
 	    now >= cmd->asked_ns + 4 * wait && sn_lt(cmd->cmd_sn, c->i->exp_cmd_sn))
 		ini_r2t_ask(c, cmd, cmd->exp_r2t_sn);
@@ -347,7 +347,8 @@ uint64_t ini_snack_tick(struct ini_conn *c)
 	bool missing = sn_lt(c->exp_stat_sn, c->stat_asked);
 	struct iscsi_ini_cmd *cmd, *next;
 
-	if (!ini_level(c->i, 1) || c->state != CONN_FFP || (!c->ncmds && !missing && !c->logouts && !ini_tmf_waits(c)))
+	if (!ini_level(c->i, 1) || c->state != CONN_FFP || (!c->ncmds && !missing && !c->logouts && !c->i->unsure &&
+	    !ini_tmf_waits(c)))
 		return UINT64_MAX;
 	if (now < c->scan_ns)
 		return c->scan_ns;
@@ -359,8 +360,8 @@ uint64_t ini_snack_tick(struct ini_conn *c)
 		}
 		stat_ask(c, c->exp_stat_sn, c->stat_asked);
 	}
-	if (ini_tmf_waits(c))
-		probe(c);
+	if (c->i->unsure || ini_tmf_waits(c))
+		ini_probe(c);
 	ini_logout_again(c);
 	list_for_each_safe(cmd, next, &c->cmds, node)
 		if (!look_after(c, cmd))

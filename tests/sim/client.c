@@ -577,6 +577,11 @@ void client_describe(const struct client *c, char *out, size_t room)
 {
 	int at = snprintf(out, room, "%s: %u to go, %u in flight, %u sessions%s%s;", c->name, c->left, c->inflight,
 		c->sessions, c->ini && iscsi_ini_ready(net_ini_engine(c->ini)) ? " logged in" : "", c->leaving ? " leaving" : "");
+	const struct iscsi_ini_stats *r = c->ini ? iscsi_ini_stats(net_ini_engine(c->ini)) : NULL;
+	if (r && (size_t)at < room)
+		at += snprintf(out + at, room - (size_t)at, " lost %llu/%llu, reassigned %llu, resent %llu, pings %llu",
+			(unsigned long long)r->connections_lost, (unsigned long long)r->sessions_lost,
+			(unsigned long long)r->reassigned, (unsigned long long)r->commands_resent, (unsigned long long)r->pings);
 	for (unsigned i = 0; i < DEPTH_MAX && (size_t)at < room; i++)
 		if (c->cmd[i].busy)
 			at += snprintf(out + at, room - (size_t)at, " %02x@%u+%u", c->cmd[i].ini.cdb[0], c->cmd[i].lba,

@@ -652,6 +652,8 @@ static void test_reinstate_connection(void **state)
 	assert_int_equal(be32(p.w[0].out + 28), acked);    /* 11.12.9 */
 	must_tell(INI_EV_JOINED);
 	pass(0);
+	nop_in(0, must_send(0, 0x00));                     /* tells which commands were counted */
+	pass(0);
 	req = must_send(0, 0x02);
 	h = must_send(0, 0x02);
 	tmf_rsp(0, req, TMF_RSP_NO_TASK);
