@@ -7,7 +7,7 @@ each server once, so that what else the machine does hits all of them alike. The
 Markdown table to standard output, and all figures as JSON to --out. What it started it stops again.
 
 usage: bench/compare.py [--build DIR] [--rows REGEX] [--rounds N] [--secs S] [--servers LIST] [--out FILE]
-                        [--size BYTES] [--file-size BYTES] [--dir DIR] [--cores SERVER,GENERATOR] [--spin] [--realtime]
+                        [--before DIR] [--size BYTES] [--file-size BYTES] [--dir DIR] [--cores SERVER,GENERATOR] [--spin] [--realtime]
 """
 import argparse
 import atexit
@@ -39,6 +39,9 @@ ROWS = [
     ('1 MiB sequential write, 1 x 4; the limit keeps the data', '--rw write --bs 1m --depth 4', 'store', 0.95),
     ('4 KiB random read, file in page cache, 1 x 32', '--rw randread --bs 4k --depth 32', 'file', 0.75),
     ('1 MiB sequential read, file in page cache, 1 x 4', '--rw read --bs 1m --depth 4', 'file', 0.75),
+    ('4 KiB random read, 1 x 32 over 4 connections', '--rw randread --bs 4k --depth 32 --connections 4', 'connections', None),
+    ('4 KiB random read, 1 x 32, level 2', '--rw randread --bs 4k --depth 32 --level 2', 'connections', None),
+    ('64 KiB random read, 1 x 16 over 4 connections', '--rw randread --bs 64k --depth 16 --connections 4', 'connections', None),
     ('logins per second', '--login-storm 8', 'logins', None),
     ('1,000 idle sessions', '--idle 1000', 'idle', None),
 ]
@@ -134,12 +137,12 @@ class Bench:
         ram = (pid, ['--size', str(self.a.size), f'{url}/{ram_lun}'])
         s = {'ram': ram, 'store': ram,
              'file': (pid, ['--size', str(self.a.file_size), f'{url}/{file_lun}']),
-             'logins': (pid, [f'{url}/{ram_lun}']), 'idle': (pid, [f'{url}/{ram_lun}'])}
+             'connections': ram, 'logins': (pid, [f'{url}/{ram_lun}']), 'idle': (pid, [f'{url}/{ram_lun}'])}
         return {m: s[m] for m in s if m in media}
 
-    def start_lunetted(self, media, name='lunetted'):
+    def start_lunetted(self, media, name='lunetted', build=None):
         port = free_port()
-        args = [os.path.join(self.a.build, 'src', 'lunetted', 'lunetted'), '--listen', f'127.0.0.1:{port}',
+        args = [os.path.join(build or self.a.build, 'src', 'lunetted', 'lunetted'), '--listen', f'127.0.0.1:{port}',
                 '--target', IQN, '--cores', '1', '--state', os.path.join(self.dir, name + '-state'),
                 '--socket', os.path.join(self.dir, name + '.sock'), '--ram', str(self.a.size)]
         if 'file' in media:
@@ -183,12 +186,13 @@ class Bench:
                 self.start_limit('tuned', media, ['--spin', '--sndbuf', str(384 << 10)], ['--mmap'])
             elif s == 'lunetted':
                 self.start_lunetted(media)
+            elif s == 'before' and self.a.before:
+                self.start_lunetted(media - {'connections'}, 'before', self.a.before)
             elif s == 'tgt' and shutil.which('tgtd'):
                 self.start_tgt(media)
-        for m in sorted(media & {'ram', 'store'})[:1]:
-            for s in ('lunetted', 'tgt'):
-                if s in self.servers:
-                    self.generate(self.servers[s][m], ['--fill', '--time', '0.1', '--warmup', '0', '--bs', '64k'])
+        for s in ('lunetted', 'before', 'tgt'):
+            for m in sorted({'ram', 'store', 'connections'} & self.servers.get(s, {}).keys())[:1]:
+                self.generate(self.servers[s][m], ['--fill', '--time', '0.1', '--warmup', '0', '--bs', '64k'])
 
     def generate(self, server, args):
         pid, where = server
@@ -223,7 +227,7 @@ def one_line(row, m):
     value = {'logins': 'logins_per_s', 'idle': 'rss_per_session'}.get(row[2], 'iops')
     cpu = {'logins': 'server_cpu_us_per_login', 'idle': 'server_cpu'}.get(row[2], 'server_cpu_us_per_io')
     limit = max((m[s][value] for s in ('plain', 'tuned') if s in m), default=None)
-    mine, tgt = m.get('lunetted'), m.get('tgt')
+    mine, tgt, before = m.get('lunetted'), m.get('tgt'), m.get('before')
     cells = [row[0]]
     for s in ('plain', 'tuned', 'lunetted', 'tgt'):
         cells.append(f'{m[s][value]:,.0f} ({m[s][cpu]:.4g})' if s in m else '')
@@ -231,6 +235,9 @@ def one_line(row, m):
     cells.append(f'{ratio:.2f}' if ratio else '')
     cells.append(f'{row[3]:.2f}' if row[3] else '')
     cells.append(f'{mine[value] / tgt[value]:.1f}' if mine and tgt and tgt[value] else '')
+    if before:
+        cells.append(f"{before[value]:,.0f} ({before[cpu]:.4g})")
+        cells.append(f'{mine[value] / before[value]:.2f}')
     return ratio, '| ' + ' | '.join(cells) + ' |'
 
 
@@ -241,7 +248,8 @@ def parse():
     p.add_argument('--rows', default='.')
     p.add_argument('--rounds', type=int, default=5)
     p.add_argument('--secs', type=float, default=1.0)
-    p.add_argument('--servers', default='plain,tuned,lunetted,tgt')
+    p.add_argument('--servers', default='plain,tuned,lunetted,before,tgt')
+    p.add_argument('--before', help='build folder of an earlier version, measured in the same rounds')
     p.add_argument('--out')
     p.add_argument('--size', type=int, default=1 << 30)
     p.add_argument('--file-size', type=int, default=1 << 30)
@@ -258,8 +266,9 @@ def main():
     rows = [r for r in ROWS if re.search(a.rows, r[0])]
     b = Bench(a)
     b.start_all({r[2] for r in rows})
-    print('| workload | limit, plain | limit, tuned | lunetted | tgt | to limit | goal | to tgt |')
-    print('|---|--:|--:|--:|--:|--:|--:|--:|', flush=True)
+    print('| workload | limit, plain | limit, tuned | lunetted | tgt | to limit | goal | to tgt |' +
+          (' before | to before |' if a.before else ''))
+    print('|---|--:|--:|--:|--:|--:|--:|--:|' + ('--:|--:|' if a.before else ''), flush=True)
     out = []
     for row in rows:
         samples = b.measure(row)
