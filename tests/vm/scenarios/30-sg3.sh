@@ -5,7 +5,7 @@ quiet_login "$T_IQN_LAB" "$T_LAB1" 0; D=$(sgdev "$T_IQN_LAB" 0) R=$(sgdev "$T_IQ
 has() { local want=$1 o; shift; o=$("$@" 2>&1) || { echo "$o"; return 1; }; grep -qiE -- "$want" <<<"$o" || { echo "$o"; return 1; }; }
 ok "sg_inq: a disk of ours" has "Vendor identification: LUNETTE" sg_inq $D
 ok "sg_inq: version descriptors" has "SBC-[34]" sg_inq -d $D
-for p in sv ai di bl bdc lbpv sn ei mpp sp tpc; do maybe "sg_vpd $p" sg_vpd -p $p $D; done
+for p in sv di bl bdc lbpv sn ei mpp sp tpc; do ok "sg_vpd $p" sg_vpd -p $p $D; done
 ok "sg_vpd: every page that page 00 names can be read" eval 'for x in $(sg_vpd -p sv -l '$D' | grep -oE "0x[0-9a-f]{2}"); do sg_vpd -p $x '$D' >/dev/null || { echo "page $x"; exit 1; }; done'
 ok "sg_vpd: identity" has "NAA|EUI" sg_vpd -p di $D
 ok "sg_readcap 16" has "Logical block length=" sg_readcap -l $D
@@ -39,20 +39,23 @@ ok "sg_write_same: unmap" sg_write_same -S -U -l 8 -n 100 $R
 ok "sg_unmap" sg_unmap -l 8 -n 1000 $R
 ok "sg_get_lba_status: deallocated" has "deallocated|\[1\]|mapped" sg_get_lba_status -l 8 $R
 ok "sg_xcopy: from one disk to another" sg_xcopy if=$R of=$D bs=512 count=4096
-maybe "ddpt: odx" ddpt if=$R of=$D bs=512 count=4096 iflag=odx oflag=odx
+ok "ddpt: a token of one disk, used on another" ddpt --odx if=$R of=$D bs=512 count=4096 verbose=1
 ok "sg_rdac refused" eval "! sg_rdac $D"
-maybe "sg_ident: set" eval "echo -n lab-disk | sg_ident --set $D"
-maybe "sg_ident: get" has "lab-disk" sg_ident --ascii $D
-maybe "sg_timestamp" sg_timestamp $D
-maybe "sg_read_buffer: echo descriptor" sg_read_buffer -m 11 $D
-maybe "sg_write_buffer: echo" eval "head -c 64 /dev/urandom | sg_write_buffer -m 10 -l 64 -I - $D"
-maybe "sg_senddiag: default self-test" sg_senddiag -t $D
-maybe "sg_senddiag: pages" sg_senddiag -l $D
-maybe "sg_get_elem_status" sg_get_elem_status $D
-maybe "sg_stream_ctl" sg_stream_ctl -g $D
+ok "sg_ident: set" eval "echo -n lab-disk | sg_ident --set $D"
+ok "sg_ident: get" has "lab-disk" sg_ident --ascii $D
+ok "sg_timestamp" sg_timestamp $D
+head -c 64 /dev/urandom > /tmp/echo
+ok "sg_read_buffer: echo descriptor" sg_read_buffer -m 11 $D
+ok "sg_write_buffer: echo" sg_write_buffer -m 10 -l 64 -I /tmp/echo $D
+ok "sg_senddiag: default self-test" sg_senddiag -t $D
+ok "sg_senddiag: pages" sg_senddiag -l $D
+nok "sg_get_elem_status: a disk without elements" sg_get_elem_status $D
+nok "sg_stream_ctl: a disk without streams" sg_stream_ctl -g $D
 ok "sg_start: stop and start" eval "sg_start --stop $R && sg_start --start $R"
-maybe "sg_format" sg_format --format --early --quick $R
-maybe "sg_sanitize: block erase" sg_sanitize --block --quick --wait $R
+ok "sg_format" sg_format --format --early --quick $R
+ok "it ends" wait_for 60 "sg_turs $R"
+ok "sg_sanitize: block erase" sg_sanitize --block --quick --wait $R
+ok "all of it reads as zeros" eval "sg_dd if=$R bs=512 count=4096 of=/tmp/z && cmp -n 2097152 /tmp/z /dev/zero"
 ok "sg_reset: LUN" sg_reset -d $R
 ok "the disk works after it" wait_for 20 "sg_turs $R"
 ok "servers are alive" host alive
