@@ -585,8 +585,10 @@ void isns_rx(struct isns *i, const void *p, size_t len)
 		pdu(i, h, h + HDR, n);
 		at += HDR + n;
 	}
-	memmove(i->in.p, i->in.p + at, i->in.len - at);
-	i->in.len -= at;
+	if (at) {
+		memmove(i->in.p, i->in.p + at, i->in.len - at);
+		i->in.len -= at;
+	}
 }
 
 /* --- life --- */

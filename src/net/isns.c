@@ -428,7 +428,9 @@ int net_isns_set(const struct net_isns_conf *c, struct err *e)
 	int r = addr_parse(c->server, ISNS_PORT, &server, e);
 	if (r < 0)
 		return r;
-	bool moved = is.entered && memcmp(&server, &is.server, sizeof(server));
+	char name[ADDR_TEXT];
+	addr_text(&server, name);
+	bool moved = is.entered && strcmp(name, is.name);
 	if (!is.engine)
 		is.engine = isns_new();
 	if (!is.engine)
