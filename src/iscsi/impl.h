@@ -156,6 +156,8 @@ struct iscsi_task {
 	bool                  redo_status;
 	bool                  forgot;    /* its data was given up: no room to keep it */
 	uint32_t              snack_tag; /* of the last R-Data SNACK */
+	bool                  adopted;   /* came to its connection by TASK REASSIGN ... */
+	uint32_t              adopted_sn; /* ... whose answer has this StatSN or a later one */
 	unsigned              recoveries; /* recovery R2Ts so far */
 	uint64_t              seq_ns;    /* an R2T was sent or data came */
 	uint32_t              kept_bytes;

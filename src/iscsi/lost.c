@@ -10,7 +10,10 @@
 #include "base/check.h"
 #include "iscsi/impl.h"
 
-enum { LOST_MAX = 8 }; /* records of a session; the oldest is given up for another */
+enum {
+	LOST_MAX = 64,     /* records of a session; the oldest is given up for another ... */
+	LOST_WINDOWS = 4,  /* ... and when they hold so many windows of tasks */
+};
 
 struct lost {
 	struct list node, tasks;
@@ -101,6 +104,23 @@ static void task_lose(struct lost *l, struct iscsi_task *t)
 	t->conn = NULL;
 }
 
+static void make_room(struct iscsi_session *s)
+{
+	const struct iscsi_task *t;
+	const struct lost *l;
+	unsigned n = 0;
+
+	list_for_each(l, &s->lost, node)
+		list_for_each(t, &l->tasks, node)
+			n++;
+	while (s->nlost >= LOST_MAX || (s->nlost && n > LOST_WINDOWS * s->window)) {
+		l = list_first(&s->lost, struct lost, node);
+		list_for_each(t, &l->tasks, node)
+			n--;
+		record_free(s, (struct lost *)l);
+	}
+}
+
 bool lost_keeps(const struct iscsi_conn *c)
 {
 	const struct iscsi_session *s = c->session;
@@ -108,26 +128,44 @@ bool lost_keeps(const struct iscsi_conn *c)
 	return c->recover && s->params.erl == 2 && s->params.time2retain && !s->closing && (!c->logged_out || c->for_recovery);
 }
 
-void lost_take(struct iscsi_conn *c)
+static struct lost *record_new(struct iscsi_conn *c, bool logged_out)
 {
-	struct iscsi_session *s = c->session;
 	struct lost *l = calloc(1, sizeof(*l));
-	struct iscsi_task *t, *tmp;
 
 	if (!l)
-		return;
-	if (s->nlost == LOST_MAX)
-		record_free(s, list_first(&s->lost, struct lost, node));
+		return NULL;
 	l->cid = c->cid;
 	l->acked_sn = c->acked_sn;
 	l->stat_sn = c->stat_sn;
-	l->logged_out = c->for_recovery;
+	l->logged_out = logged_out;
 	list_init(&l->tasks);
-	list_add_tail(&s->lost, &l->node);
-	s->nlost++;
+	list_add_tail(&c->session->lost, &l->node);
+	c->session->nlost++;
+	return l;
+}
+
+/* The initiator has not acknowledged the answer to the TASK REASSIGN that brought t here. It may not know of it: for it t
+ * is still of a connection that was logged out. */
+static bool unsettled(const struct iscsi_conn *c, const struct iscsi_task *t)
+{
+	return t->adopted && sn_le(c->acked_sn, t->adopted_sn);
+}
+
+void lost_take(struct iscsi_conn *c)
+{
+	struct iscsi_session *s = c->session;
+	struct iscsi_task *t, *tmp;
+
+	make_room(s);
+	struct lost *l = record_new(c, c->for_recovery), *open = l;
+	list_for_each(t, &c->tasks, node)
+		if (l && open == l && !l->logged_out && unsettled(c, t))
+			open = record_new(c, true);
+	if (!l || !open)
+		return;
 	list_for_each_safe(t, tmp, &c->tasks, node)
 		if (survives(t))
-			task_lose(l, t);
+			task_lose(unsettled(c, t) ? open : l, t);
 	if (l->logged_out && list_empty(&l->tasks))
 		record_free(s, l);
 }
@@ -216,6 +254,8 @@ void lost_adopt(struct iscsi_conn *c, struct iscsi_task *t, uint32_t exp_data_sn
 	list_del(&t->node);
 	list_add_tail(&c->tasks, &t->node);
 	t->conn = c;
+	t->adopted = true;
+	t->adopted_sn = c->stat_sn;
 	go_on(t, exp_data_sn);
 }
 

@@ -79,7 +79,7 @@ static void forget_recovery(struct iscsi_task *t)
 	t->cut = (struct segmentation){ 0 };
 	t->ack_sn = t->ack_off = t->ack_ttt = 0;
 	t->redo_sn = t->redo_end = t->snack_tag = 0;
-	t->redo_status = t->forgot = false;
+	t->redo_status = t->forgot = t->adopted = false;
 }
 
 struct iscsi_task *task_get(struct iscsi_conn *c)
