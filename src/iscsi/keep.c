@@ -222,7 +222,7 @@ void keep_rewind(struct iscsi_task *t)
 	t->tx_off = t->ack_off;
 	t->data_sn = t->ack_sn;
 	t->burst_left = 0;
-	t->cut.xmit = 0;
+	t->cut = (struct segmentation){ .base_sn = t->ack_sn }; /* nothing is cut yet: the next Data-In begins it */
 	t->redo_sn = t->redo_end = 0;
 	tx_seek(t, t->tx_off, &t->cur);
 }
@@ -364,8 +364,6 @@ static void snack_ack(struct req *r)
 		return; /* of PDUs that were cut otherwise: it says too little to use */
 	found->ack_off = keep_locate(found, sn, &n, &left);
 	found->ack_sn = sn;
-	if (found->redo_sn < sn && found->redo_sn != found->redo_end)
-		redo_data(found, sn, MAX(sn, found->redo_end));
 }
 
 /* 11.16.3: everything that is not acknowledged comes anew, cut for today's segments, and the status with this tag. */

@@ -398,6 +398,61 @@ static void test_r_data(void **state)
 	duplex_close(&d);
 }
 
+static size_t snack_pdu(uint8_t *out, uint8_t type, uint32_t itt, uint32_t ttt)
+{
+	uint8_t bhs[48] = { ISCSI_SNACK, FLAG_FINAL | type };
+
+	put_be32(bhs + BHS_ITT, itt);
+	put_be32(bhs + BHS_TTT, ttt);
+	return duplex_pdu(&d, out, bhs, NULL, 0);
+}
+
+/* One batch leaves, of which nobody looks at anything. */
+static void lose_batch(void)
+{
+	struct iovec *iov;
+	size_t all = 0;
+	int n;
+
+	while (!(n = iscsi_tx(d.conn, &iov)))
+		loop_turn(d.loop, 0);
+	for (int i = 0; i < n; i++)
+		all += iov[i].iov_len;
+	iscsi_tx_done(d.conn, all);
+}
+
+/* MaxRecvDataSegmentLength changes in the middle of a read; then R-Data SNACK, and with it a Data SNACK for everything, of
+ * which nothing was sent anew yet: all of the read comes once, in the new segments (11.16, 11.16.3). */
+static void test_r_data_and_data(void **state)
+{
+	enum { BYTES = 768 << 10 };
+	static const char less[] = "MaxRecvDataSegmentLength=4096";
+	uint8_t text[48] = { ISCSI_TEXT_REQ | OP_IMMEDIATE, FLAG_FINAL }, cmd[48], cdb[16], pdu[256];
+
+	OPEN(LEVEL1 "MaxRecvDataSegmentLength=8192\0");
+	cdb_rw(cdb, 0x28, 0, BYTES);
+	duplex_cmd(&d, cmd, FLAG_FINAL | CMD_READ, BYTES, cdb);
+	duplex_put(&d, cmd, 48);
+	lose_batch();
+	put_be32(text + BHS_ITT, 0x99);
+	put_be32(text + BHS_TTT, ISCSI_NO_TAG);
+	put_be32(text + BHS_CMD_SN, d.cmd_sn);
+	duplex_put(&d, pdu, duplex_pdu(&d, pdu, text, less, sizeof(less)));
+	lose_batch();
+	size_t n = snack_pdu(pdu, SNACK_R_DATA, d.itt, 0x1234);
+	n += snack_pdu(pdu + n, SNACK_DATA, d.itt, ISCSI_NO_TAG);
+	duplex_put(&d, pdu, n);
+	duplex_run(&d);
+	for (uint32_t i = 0; i < BYTES / 4096; i++) {
+		const uint8_t *h = next(ISCSI_DATA_IN);
+		assert_int_equal(be32(h + DATA_SN), i);
+		assert_int_equal(be32(h + DATA_OFFSET), i * 4096);
+	}
+	expect_good(d.itt);
+	none();
+	duplex_close(&d);
+}
+
 /* R2T SNACK: an R2T that is not answered comes again with its number and tag; one that is answered, or was never sent, is
  * refused (11.16). */
 static void test_r2t_snack(void **state)
@@ -712,6 +767,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_data_and_status), cmocka_unit_test(test_status_of_all_kinds),
 		cmocka_unit_test(test_hostile_snack), cmocka_unit_test(test_data_ack), cmocka_unit_test(test_r_data),
+		cmocka_unit_test(test_r_data_and_data),
 		cmocka_unit_test(test_r2t_snack), cmocka_unit_test(test_recovery_r2t), cmocka_unit_test(test_lost_data_out),
 		cmocka_unit_test(test_hopeless), cmocka_unit_test(test_unsolicited), cmocka_unit_test(test_immediate_digest),
 		cmocka_unit_test(test_window), cmocka_unit_test(test_unacknowledged), cmocka_unit_test(test_kept_bound),
