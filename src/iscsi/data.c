@@ -429,7 +429,7 @@ static void refuse_digest(struct iscsi_conn *c, struct iscsi_task *t)
 {
 	c->rx_task = NULL;
 	tx_reject(c, REJECT_DATA_DIGEST, c->bhs);
-	if (t->dead)
+	if (t->dead && !t->immediate)
 		return;
 	if (!t->immediate)
 		session_unhold(c->session, &t->held);

@@ -233,6 +233,10 @@ static void say_busy(struct iscsi_task *t)
 
 static void go_on(struct iscsi_task *t, uint32_t exp_data_sn)
 {
+	uint32_t unanswered = t->ack_sn;
+
+	if (t->flags & CMD_WRITE)
+		t->ack_sn = 0; /* it numbered R2Ts; a write has no Data-In */
 	t->tx.numbered = t->tx.again = t->redo_status = false;
 	t->snack_tag = 0; /* 7.2.2 */
 	t->seq_ns = t->conn->now_ns;
@@ -244,7 +248,7 @@ static void go_on(struct iscsi_task *t, uint32_t exp_data_sn)
 		tx_respond(t);
 		keep_rewind(t);
 	} else if (t->state == TASK_DATA) {
-		t->r2t_sn = exp_data_sn > t->ack_sn && exp_data_sn <= t->r2t_sn ? exp_data_sn : t->ack_sn;
+		t->r2t_sn = exp_data_sn > unanswered && exp_data_sn <= t->r2t_sn ? exp_data_sn : unanswered;
 		data_task_continue(t);
 	}
 }

@@ -273,7 +273,8 @@ void request_run_held(struct iscsi_session *s)
 {
 	while (!list_empty(&s->held)) {
 		struct held *h = list_first(&s->held, struct held, node);
-		if (still_arrives(h) || session_sn(s, false, h->cmd_sn) != SN_NOW)
+		bool passed = sn_lt(h->cmd_sn, s->exp_cmd_sn); /* of request_plug() */
+		if (still_arrives(h) || (!passed && session_sn(s, false, h->cmd_sn) != SN_NOW))
 			break;
 		session_unhold(s, h);
 		run_one_held(h);
@@ -282,15 +283,31 @@ void request_run_held(struct iscsi_session *s)
 		tmf_retry(s);
 }
 
+/* The first request before cmd_sn that is here. A command before it whose data still arrives is not waited for: it is
+ * aborted, and goes when its PDU has ended. */
+static struct held *next_before(struct iscsi_session *s, uint32_t cmd_sn)
+{
+	struct held *h;
+
+	list_for_each(h, &s->held, node) {
+		if (!sn_lt(h->cmd_sn, cmd_sn))
+			break;
+		if (!still_arrives(h))
+			return h;
+		h->task->dead = true;
+		session_unhash(s, h->task);
+	}
+	return NULL;
+}
+
 /* 4.2.3.3 b: what has a lower CmdSN and did not come counts as received; what came is done now. */
 void request_plug(struct iscsi_session *s, uint32_t cmd_sn)
 {
+	struct held *h;
+
 	if (!session_in_window(s, cmd_sn - 1))
 		return;
-	while (!list_empty(&s->held)) {
-		struct held *h = list_first(&s->held, struct held, node);
-		if (still_arrives(h) || !sn_lt(h->cmd_sn, cmd_sn))
-			break;
+	while ((h = next_before(s, cmd_sn))) {
 		s->exp_cmd_sn = h->cmd_sn + 1;
 		session_unhold(s, h);
 		run_one_held(h);

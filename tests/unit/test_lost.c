@@ -471,6 +471,102 @@ static void test_abort_lost(void **state)
 	close_all();
 }
 
+/* A warm reset on one connection while a command before it still arrives on another: that command counts as received and is
+ * aborted, its data goes nowhere, and the order of commands goes on behind it (4.2.3.3 b). */
+static void test_reset_passes_arrival(void **state)
+{
+	uint8_t reset[48] = { ISCSI_TMF_REQ | OP_IMMEDIATE, FLAG_FINAL | TMF_WARM_RESET }, first[48], second[48], cdb[16];
+	uint8_t pdu[48 + 512], tur[16] = { 0 };
+
+	SESSION("MaxConnections=4\0");
+	JOIN(1, "");
+	uint32_t sn = d.session->exp_cmd_sn;
+	e.cmd_sn = sn + 1;
+	cdb_rw(cdb, 0x2a, 100, 512);
+	duplex_cmd(&e, first, FLAG_FINAL | CMD_WRITE, 512, cdb);
+	size_t all = duplex_pdu(&e, pdu, first, big, 512);
+	duplex_put(&e, pdu, all - 100);
+	put_be32(reset + BHS_ITT, 0x9100);
+	put_be32(reset + BHS_CMD_SN, sn + 2);
+	duplex_send(&d, reset, NULL, 0);
+	assert_int_equal(next(&d, ISCSI_TMF_RSP)[RSP_RESPONSE], TMF_RSP_COMPLETE);
+	assert_int_equal(d.session->exp_cmd_sn, sn + 2);
+	duplex_feed(&e, pdu + all - 100, 100, 0);
+	none(&e);
+	assert_int_equal(d.session->nheld, 0);
+	e.cmd_sn = sn + 3;
+	duplex_cmd(&e, second, FLAG_FINAL, 0, tur);
+	duplex_send(&e, second, NULL, 0);
+	none(&e);
+	d.cmd_sn = sn + 2;
+	duplex_cmd(&d, first, FLAG_FINAL, 0, tur);
+	duplex_send(&d, first, NULL, 0);
+	duplex_run(&e);
+	next(&d, ISCSI_SCSI_RSP);
+	next(&e, ISCSI_SCSI_RSP);
+	command(&d, 0x28, 100, 512, 0);
+	const uint8_t *p;
+	assert_non_null(duplex_next(&d, &p, NULL));
+	assert_memory_not_equal(p, big, 512);
+	close_all();
+}
+
+/* An immediate command is aborted on another connection while its data arrives, and its digest is bad: nothing of it is left
+ * (7.8). */
+static void test_abort_bad_immediate(void **state)
+{
+	uint8_t abort_[48] = { ISCSI_TMF_REQ | OP_IMMEDIATE, FLAG_FINAL | TMF_ABORT_TASK }, cmd[48], cdb[16], pdu[48 + 4 + 512 + 4];
+
+	SESSION(LEVEL2);
+	JOIN(1, "HeaderDigest=CRC32C\0DataDigest=CRC32C\0");
+	e.cmd_sn = d.session->exp_cmd_sn;
+	cdb_rw(cdb, 0x2a, 0, 512);
+	duplex_cmd(&e, cmd, FLAG_FINAL | CMD_WRITE, 512, cdb);
+	cmd[0] |= OP_IMMEDIATE;
+	size_t all = duplex_pdu(&e, pdu, cmd, big, 512);
+	pdu[all - 1] ^= 1;
+	duplex_put(&e, pdu, all - 100);
+	put_be32(abort_ + BHS_ITT, 0x9000);
+	put_be32(abort_ + TMF_REF_TAG, e.itt);
+	put_be32(abort_ + BHS_CMD_SN, d.session->exp_cmd_sn);
+	put_be32(abort_ + TMF_REF_CMD_SN, d.session->exp_cmd_sn);
+	duplex_send(&d, abort_, NULL, 0);
+	assert_int_equal(next(&d, ISCSI_TMF_RSP)[RSP_RESPONSE], TMF_RSP_COMPLETE);
+	duplex_feed(&e, pdu + all - 100, 100, 0);
+	assert_int_equal(next(&e, ISCSI_REJECT)[REJECT_REASON], REJECT_DATA_DIGEST);
+	assert_int_equal(d.session->nimmediate, 0);
+	assert_true(list_empty(&e.conn->tasks));
+	close_all();
+}
+
+/* The status of a write has ExpDataSN 0 however often its connection was lost (11.4.8). */
+static void test_write_lost_twice(void **state)
+{
+	SESSION(LEVEL2 "InitialR2T=Yes\0ImmediateData=No\0MaxBurstLength=512\0FirstBurstLength=512\0");
+	JOIN(1, "");
+	uint32_t itt = command(&e, 0x2a, 0, 1024, 0);
+	data_out(&e, next(&e, ISCSI_R2T));
+	next(&e, ISCSI_R2T);
+	duplex_drop(&e);
+	duplex_run(&d);
+	skip_all(&d);
+	logout(&d, FOR_RECOVERY, 1, 0);
+	JOIN(2, "");
+	assert_int_equal(reassign(&e, itt, 1), TMF_RSP_COMPLETE);
+	data_out(&e, next(&e, ISCSI_R2T));
+	const uint8_t *h = next(&e, ISCSI_SCSI_RSP);
+	assert_int_equal(be32(h + RSP_EXP_DATA_SN), 0);
+	duplex_drop(&e);
+	duplex_run(&d);
+	skip_all(&d);
+	logout(&d, FOR_RECOVERY, 2, 0);
+	assert_int_equal(reassign(&d, itt, 0), TMF_RSP_COMPLETE);
+	h = next(&d, ISCSI_SCSI_RSP);
+	assert_int_equal(h[RSP_STATUS], 0);
+	assert_int_equal(be32(h + RSP_EXP_DATA_SN), 0);
+	close_all();
+}
+
 static int setup(void **state)
 {
 	duplex_init(&d);
@@ -493,6 +589,8 @@ int main(void)
 		cmocka_unit_test(test_reassign_segments), cmocka_unit_test(test_reassign_write),
 		cmocka_unit_test(test_reinstate_acks), cmocka_unit_test(test_not_kept), cmocka_unit_test(test_expiry),
 		cmocka_unit_test(test_level_one), cmocka_unit_test(test_storm), cmocka_unit_test(test_abort_lost),
+		cmocka_unit_test(test_reset_passes_arrival), cmocka_unit_test(test_abort_bad_immediate),
+		cmocka_unit_test(test_write_lost_twice),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
