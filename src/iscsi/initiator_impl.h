@@ -212,6 +212,8 @@ struct ini_conn *ini_any(const struct iscsi_ini *i); /* a connection that takes 
 /* initiator_tmf.c */
 struct ini_ctl *ini_ctl(struct ini_conn *c, uint8_t opcode, uint32_t itt, const void *data, uint32_t len);
 uint32_t ini_own_itt(struct iscsi_ini *i);
+/* c speaks of a command whose TASK REASSIGN was sent there: it was granted, and the answer lost on the way. */
+void ini_tmf_heard(struct ini_conn *c, struct iscsi_ini_cmd *cmd);
 void ini_tmf_done(struct ini_conn *c, uint32_t itt, uint8_t response, uint32_t info);
 void ini_tmf_forget(struct iscsi_ini *i, const struct iscsi_ini_cmd *cmd);
 void ini_tmf_lost(struct ini_conn *c);

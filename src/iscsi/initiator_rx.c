@@ -52,6 +52,8 @@ static struct iscsi_ini_cmd *cmd_of(struct ini_conn *c, const uint8_t *bhs)
 {
 	struct iscsi_ini_cmd *cmd = ini_find(c->i, be32(bhs + BHS_ITT));
 
+	if (cmd && cmd->orphan && cmd->reassigning)
+		ini_tmf_heard(c, cmd);
 	return cmd && cmd->conn == c && !cmd->orphan ? cmd : NULL;
 }
 

@@ -153,6 +153,18 @@ static void reassigned(struct ini_conn *c, struct iscsi_ini_cmd *cmd, uint8_t re
 	}
 }
 
+void ini_tmf_heard(struct ini_conn *c, struct iscsi_ini_cmd *cmd)
+{
+	for (unsigned k = 0; k < INI_TMF_MAX; k++) {
+		struct ini_tmf *t = &c->i->tmf[k];
+		if (!t->used || t->function != TMF_REASSIGN || t->ref != cmd || t->conn != c)
+			continue;
+		t->ref = NULL;
+		reassigned(c, cmd, TMF_RSP_COMPLETE);
+		return;
+	}
+}
+
 void ini_tmf_done(struct ini_conn *c, uint32_t itt, uint8_t response, uint32_t info)
 {
 	struct iscsi_ini *i = c->i;
