@@ -11,7 +11,7 @@ void iscsi_offer_defaults(struct iscsi_offer *o)
 	*o = (struct iscsi_offer){
 		.header_digest = true, .data_digest = true,
 		.max_recv_segment = LIM_RECV_SEGMENT, .first_burst = 256 << 10, .max_burst = 1 << 20, .max_r2t = LIM_R2T,
-		.max_connections = 8, .time2wait = 2, .time2retain = 60, .erl = 2,
+		.max_connections = 8, .time2wait = 2, .time2retain = 0, .erl = 0,
 		.initial_r2t = false, .immediate_data = true, .pdu_in_order = true, .sequence_in_order = false,
 		.fast_abort = true, .protocol_level = 2,
 	};
