@@ -429,6 +429,11 @@ static void answer_targets(struct net_conn *c)
 	list_for_each(t, &net.targets, node)
 		if (!strcmp(want, "All") || !strcmp(want, t->name))
 			tell_target(c, t, &m->text);
+	if (!m->text.len && !own && !c->hush)
+		log_warn("discovery finds no target peer=%s initiator=%s reason=\"%s\"", c->peer_text, m->initiator,
+			list_empty(&net.targets) ? "none is configured" :
+			"none of this name is open to this initiator at this portal; look at groups, initiators, clients and users "
+			"of the target");
 }
 
 /* --- messages --- */

@@ -115,6 +115,7 @@ struct lu_loop {
 	struct list  itls;           /* itl.node: the initiators of this loop that use the unit */
 	unsigned     ordered;        /* ORDERED commands in cmds */
 	unsigned     users;          /* task management, freezes: reasons to stay besides cmds */
+	uint64_t     said_ns;        /* when an abort was last logged */
 	uint64_t     seq;
 	uint64_t     stat[LU_STATS];       /* in the order of struct lu_stats; written here, read anywhere */
 };

@@ -2,7 +2,10 @@
  * Task management (SAM-5 7). Aborting is a mark on commands; a function answers when every marked command has
  * ended, so nothing of it can touch the medium any more. Runs on the nexus' loop; functions that concern other
  * nexuses go over all loops by rounds, and resets end with a job on the unit's home. */
+#include "base/log.h"
 #include "scsi/priv.h"
+
+#define SAY_NS 10000000000ull /* one line in so long a time for each unit and loop */
 
 static void tmf_end(struct scsi_tmf *t, enum scsi_tmf_result result)
 {
@@ -247,6 +250,28 @@ static void query_async(struct scsi_tmf *t)
 	tmf_end_later(t, SCSI_TMF_SUCCEEDED);
 }
 
+/* An initiator that waited in vain: whoever looks for the cause of its timeout shall find it here. c: the command, or
+ * NULL for all of the unit. */
+static void say_timeout(struct scsi_tmf *t, const struct scsi_cmd *c)
+{
+	struct lu_loop *ll = t->ll;
+	uint64_t now = loop_now_ns(ll->loop);
+
+	if (ll->said_ns && now - ll->said_ns < SAY_NS)
+		return;
+	ll->said_ns = now;
+	if (!c)
+		log_warn("logical unit reset volume=%s initiator=%s reason=\"the initiator's error handling asks for it, after "
+			"aborts that did not help: look at the disk below the volume\"", ll->lu->name, t->nexus->initiator);
+	else if (c->state == SCSI_CMD_WAIT_DATA)
+		log_warn("command aborted volume=%s initiator=%s command=%02xh reason=\"the initiator gave up before all its "
+			"data had come: look at the network\"", ll->lu->name, t->nexus->initiator, c->cdb[0]);
+	else
+		log_warn("command aborted volume=%s initiator=%s command=%02xh reason=\"the initiator gave up waiting: the disk "
+			"below the volume is slow or hangs; see the system's log and lunette status\"", ll->lu->name,
+			t->nexus->initiator, c->cdb[0]);
+}
+
 static void on_lu(struct scsi_tmf *t)
 {
 	struct lu_loop *ll = t->ll;
@@ -259,6 +284,7 @@ static void on_lu(struct scsi_tmf *t)
 			tmf_end_later(t, SCSI_TMF_NO_TASK);
 			return;
 		}
+		say_timeout(t, c);
 		mark_here(t);
 		round_start(t->nexus->loop, abort_leg, aborted, t);
 		return;
@@ -268,6 +294,7 @@ static void on_lu(struct scsi_tmf *t)
 		round_start(t->nexus->loop, abort_leg, aborted, t);
 		return;
 	case SCSI_LU_RESET:
+		say_timeout(t, NULL);
 		mark_here(t);
 		reset_lu(t);
 		return;

@@ -705,6 +705,37 @@ def client_limits():
             s.ready()
 
 
+def four_errors():
+    """The four errors that administrators of initiators see most (CHAP failed, no portals found, SCSI timeout, path checker
+    failed), made on purpose: each time the server's log names the cause and what to do."""
+    port = h.free_port()
+    c = base(port, users={"alice": "alices-long-secret"})
+    c["volumes"]["slow"] = {"type": "ram", "size": "8M", "filters": [{"type": "delay", "time": "1h", "op": "write"}]}
+    c["targets"][A]["users"] = ["alice"]
+    with tempfile.TemporaryDirectory() as t:
+        c["volumes"]["late"] = {"type": "file", "path": t + "/not-there"}
+        c["targets"][B] = {"luns": {"0": "slow", "1": "late"}, "initiators": ["iqn.2025-01.test.lunette:*"]}
+        d = Daemon("--config", write(t, c))
+        try:
+            no_login(port, A, user="alice", secret="a-wrong-long-secret")
+            d.wait_log("reason=\"wrong secret for user 'alice'\"", seconds=5)
+            s = iscsi.Session("127.0.0.1", port, initiator="iqn.2025-01.test.somebody:else")
+            need(s.send_targets(B) in ([""], []), "a target is told that is not open")
+            d.wait_log("discovery finds no target", seconds=5)
+            need("look at groups, initiators, clients and users" in d.text(), "the log does not say where to look")
+            d.wait_log("disk not ready volume=late reason=", seconds=5)
+            need("does not exist: check the path" in d.text(), "the log does not say why the path checker fails")
+            s = session(port, B)
+            tag = s.command(struct.pack(">BBQIBB", 0x8a, 0, 0, 1, 0, 0), out=b"x" * 512)
+            session(port, B).logout()
+            s.send(iscsi.TMF, 0x81, words=struct.pack(">III", tag, s.cmdsn, s.expstatsn), immediate=True)
+            d.wait_log("command aborted volume=slow", seconds=5)
+            need("the disk below the volume is slow or hangs" in d.text(), "the log does not say why the command timed out")
+        finally:
+            d.p.kill()
+            d.p.wait()
+
+
 def late_disk():
     """A disk of a file that cannot be opened: its LUN is not ready, the others are served; it comes alive."""
     port = h.free_port()
@@ -857,7 +888,7 @@ def protect():
 
 CASES = [ready_once, notify, howto, port_in_use, bad_address, missing_file, locked_file, bad_iqn, wrong_usage, information,
          drain, drain_hangs, drain_stuck, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_under_load, reload_hung, reload_luns, reload_invalid,
-         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, guessed_secrets, client_limits, late_disk, file_grows, grown_by_configuration, asking, asking_hostile, protect]
+         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, four_errors, guessed_secrets, client_limits, late_disk, file_grows, grown_by_configuration, asking, asking_hostile, protect]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--inside"]:
