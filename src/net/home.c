@@ -432,8 +432,8 @@ static void answer_targets(struct net_conn *c)
 	if (!m->text.len && !own && !c->hush)
 		log_warn("discovery finds no target peer=%s initiator=%s reason=\"%s\"", c->peer_text, m->initiator,
 			list_empty(&net.targets) ? "none is configured" :
-			"none of this name is open to this initiator at this portal; look at groups, initiators, clients and users "
-			"of the target");
+			"none of this name is open to this initiator at this portal; look at groups, initiators, clients and "
+			"users of the target");
 }
 
 /* --- messages --- */
