@@ -649,8 +649,10 @@ void stream_admit(struct net_conn *c)
 
 	c->to_join = c->msg.join;
 	c->moving = c->to_join && c->loop != s->loop;
-	if (s && c->dead && !c->to_join)
+	if (s && c->dead && !c->to_join) {
+		s->ending = true; /* a kill may be on its way to it */
 		loop_post(net.home, &s->end);
+	}
 	if (c->dead) {
 		finish(c);
 		return;

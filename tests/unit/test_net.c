@@ -478,6 +478,43 @@ static void test_reinstatement_race(void **state)
 		close(c[i].fd);
 }
 
+static unsigned sessions_in_the_end(void)
+{
+	struct net_stats st;
+
+	for (int i = 0; i < 2000; i++) {
+		net_stats(&st);
+		if (!st.connections && !st.sessions)
+			break;
+		usleep(1000);
+	}
+	return st.sessions;
+}
+
+/* Logins that wait for the session they reinstate, whose disk hangs, and whose connections go meanwhile: each is given a
+ * session that the next one ends; every one of these ends once (6.3.5). */
+static void test_waiting_logins_go(void **state)
+{
+	enum { N = 6 };
+	struct client old, c[N];
+	uint8_t data[4096] = { 0 };
+
+	full_login(&old, 1);
+	gate_shut();
+	rw(&old, true, 0, data, 4096);
+	gate_wait(1);
+	for (int i = 0; i < N; i++) {
+		dial(&c[i]);
+		ask_login(&c[i], 1, NULL, 0);
+	}
+	assert_int_equal(expect_end(&old, ISCSI_SCSI_RSP), 0);
+	net_portal_remove(portal, true);
+	for (int i = 0; i < N; i++)
+		expect_end(&c[i], 0);
+	gate_open();
+	assert_int_equal(sessions_in_the_end(), 0);
+}
+
 static uint64_t first_id;
 static unsigned nsessions;
 
@@ -754,7 +791,7 @@ static bool available(const struct loop_backend *be)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_two_sessions), T(test_reinstatement), T(test_reinstatement_race), T(test_kick),
+		T(test_two_sessions), T(test_reinstatement), T(test_reinstatement_race), T(test_waiting_logins_go), T(test_kick),
 		T(test_target_removal), T(test_logout_busy), T(test_cold_reset), T(test_drain), T(test_drain_hangs),
 		T(test_portal_comes_and_goes), T(test_discovery), T(test_rude_peers),
 	};
