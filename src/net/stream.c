@@ -170,7 +170,7 @@ static void full_feature(struct net_conn *c)
 	const char *user = iscsi_login_user(iscsi_conn_login(c->engine));
 
 	loop_of(c)->logins_ok++;
-	if (user)
+	if (user && !c->session->user[0]) /* not again when another joins: home reads it */
 		snprintf(c->session->user, sizeof(c->session->user), "%s", user);
 	log_info("login peer=%s initiator=%s target=%s user=%s%s tsih=%u loop=%u", c->peer_text, p->initiator,
 		p->discovery ? "(discovery)" : p->target, user ? user : "-",
@@ -517,12 +517,12 @@ static void finish(struct net_conn *c)
 	list_del(&c->node);
 	list_del(&c->in_session);
 	loop_of(c)->nconns--;
+	if (s) {
+		join_next(s);
+		session_check(s);
+	}
 	c->release.run = run_release;
-	loop_post(net.home, &c->release);
-	if (!s)
-		return;
-	join_next(s);
-	session_check(s);
+	loop_post(net.home, &c->release); /* last: a session that c was to join lives until then */
 }
 
 /* --- answers of home --- */
