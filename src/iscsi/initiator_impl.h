@@ -24,6 +24,7 @@ enum {
 	INI_HDR = 64 << 10,         /* header, padding and digest bytes of one batch */
 	INI_PDU_OVERHEAD = 64,      /* header, its digest, padding, data digest */
 	INI_EVENTS_MAX = 256,       /* events that a peer may queue up before it is cut off */
+	INI_CTL_MAX = 1024,         /* requests that may wait for a peer that asks and does not read */
 	INI_TMF_MAX = 64,
 	INI_HOPS_MAX = 8,           /* redirects followed one after the other */
 	INI_STATS_AHEAD = 64,       /* StatSN that may be missing at once */
@@ -125,7 +126,7 @@ struct ini_conn {
 	struct list           again;        /* to be sent again with their CmdSN: datanode */
 	struct list           linger;       /* have ended, but a batch still refers to them */
 	struct list           ctl;
-	unsigned              ncmds;
+	unsigned              ncmds, nctl;
 
 	/* receive */
 	enum ini_rx           rx_state;

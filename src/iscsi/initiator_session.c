@@ -40,6 +40,7 @@ static void free_ctl(struct ini_conn *c)
 		list_del(&k->node);
 		free(k);
 	}
+	c->nctl = 0;
 }
 
 void ini_conn_free(struct ini_conn *c)

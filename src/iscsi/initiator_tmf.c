@@ -7,12 +7,13 @@
 
 struct ini_ctl *ini_ctl(struct ini_conn *c, uint8_t opcode, uint32_t itt, const void *data, uint32_t len)
 {
-	struct ini_ctl *k = calloc(1, sizeof(*k) + len);
+	struct ini_ctl *k = c->nctl < INI_CTL_MAX ? calloc(1, sizeof(*k) + len) : NULL;
 
 	if (!k) {
-		ini_fail(c, 0, "out of memory");
+		ini_fail(c, 0, c->nctl < INI_CTL_MAX ? "out of memory" : "target asks and does not read");
 		return NULL;
 	}
+	c->nctl++;
 	k->bhs[BHS_OPCODE] = opcode;
 	k->bhs[BHS_FLAGS] = FLAG_FINAL;
 	k->sn_set = true;

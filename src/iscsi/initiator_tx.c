@@ -93,6 +93,7 @@ static bool put_ctl(struct ini_conn *c, struct ini_ctl *k)
 		ini_tmf_numbered(c, be32(bhs + BHS_ITT));
 	put_pdu(c, bhs, data, k->len);
 	list_del(&k->node);
+	c->nctl--;
 	free(k);
 	return true;
 }

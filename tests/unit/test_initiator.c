@@ -697,6 +697,20 @@ static void test_nop(void **state)
 	must_close("does not answer");
 }
 
+/* Proves that a target that asks and does not read is given up before its questions have taken all memory. */
+static void test_deaf_target(void **state)
+{
+	struct iscsi_ini_conf c = conf();
+	uint8_t h[48] = { 0x20, 0x80 };
+
+	log_in(&c);
+	put_be32(h + 16, ISCSI_NO_TAG);
+	put_be32(h + 20, 0x1234);
+	for (int k = 0; k < 2000; k++)
+		answer(h, "ping", 4);
+	must_close("does not read");
+}
+
 /* Proves that SendTargets is put together from several answers (11.11), and that Reject, Async and Logout are told. */
 static void test_others(void **state)
 {
@@ -766,6 +780,7 @@ int main(void)
 		cmocka_unit_test(test_chap), cmocka_unit_test(test_read), cmocka_unit_test(test_status),
 		cmocka_unit_test(test_write), cmocka_unit_test(test_violations), cmocka_unit_test(test_digests),
 		cmocka_unit_test(test_window), cmocka_unit_test(test_task_management), cmocka_unit_test(test_nop),
+		cmocka_unit_test(test_deaf_target),
 		cmocka_unit_test(test_others),
 	};
 
