@@ -76,9 +76,9 @@ static void *add(struct bytes *b, size_t n)
 
 static void put(struct bytes *b, const void *p, size_t n)
 {
-	void *to = add(b, n);
+	void *to = n ? add(b, n) : NULL;
 
-	if (to && n)
+	if (to)
 		memcpy(to, p, n);
 }
 
