@@ -506,6 +506,69 @@ static void test_crashes(void **state)
 	}
 }
 
+static struct blk *fault(const char *options, struct blk *child)
+{
+	struct blk *b;
+
+	assert_int_equal(bt_open(&b, "fault", options, child), 0);
+	return b;
+}
+
+/* Opens both again, as after a crash or not. */
+static struct blk *again(struct blk *b, struct blk *data, struct blk *store, bool crash)
+{
+	if (crash)
+		(*(struct sums **)b->priv)->read_only = true; /* nothing is closed in order */
+	b->child[0] = b->child[1] = NULL;
+	blk_close(b);
+	return over_store(data, store);
+}
+
+/* Zeroing much that fails: what is written to that range afterwards stays when the disk is opened again. */
+static void test_failed_zero(void **state)
+{
+	static const char *const faults[] = { "op=zero,nth=1", "op=flush,nth=1" };
+
+	for (unsigned k = 0; k < ARRAY_LEN(faults); k++) {
+		struct blk *data = fault(faults[k], ram(DISK)), *store = ram(4 << 20), *b = over_store(data, store);
+		assert_int_equal(run(b, BLK_ZERO, 0, 3 << 20, NULL), -EIO);
+		bt_fill(buf, 8192, 3);
+		assert_int_equal(run(b, BLK_WRITE, 1 << 20, 8192, buf), 0);
+		assert_int_equal(run(b, BLK_FLUSH, 0, 0, NULL), 0);
+		b = again(b, data, store, true);
+		assert_int_equal(run(b, BLK_READ, 1 << 20, 8192, back), 0);
+		assert_memory_equal(buf, back, 8192);
+		assert_int_equal(run(b, BLK_ZERO, 0, 3 << 20, NULL), 0);
+		blk_close(b);
+	}
+}
+
+/* The intent of such a zeroing cannot be taken back: the range takes no writes until the disk is opened again, which
+ * zeroes it; the rest of the disk goes on. */
+static void test_stuck_zero(void **state)
+{
+	struct blk *data = ram(DISK), *store = ram(4 << 20), *bad = fault("op=write,nth=2,count=0,off=8192,len=4096", store);
+	struct blk *b = over_store(data, bad);
+
+	bt_fill(buf, 8192, 3);
+	assert_int_equal(run(b, BLK_ZERO, 0, 3 << 20, NULL), -EIO);
+	assert_int_equal(run(b, BLK_WRITE, 1 << 20, 8192, buf), -EIO);
+	assert_int_equal(run(b, BLK_ZERO, 1 << 20, 3 << 20, NULL), -EIO);
+	assert_int_equal(run(b, BLK_WRITE, 3 << 20, 8192, buf), 0);
+	assert_int_equal(run(b, BLK_READ, 0, 3 << 20, back), 0);
+	b = again(b, data, store, false);
+	bad->child[0] = NULL;
+	blk_close(bad);
+	assert_int_equal(run(b, BLK_WRITE, 1 << 20, 8192, buf), 0);
+	assert_int_equal(run(b, BLK_FLUSH, 0, 0, NULL), 0);
+	b = again(b, data, store, true);
+	for (uint64_t off = 1 << 20; off <= 3 << 20; off += 2 << 20) {
+		assert_int_equal(run(b, BLK_READ, off, 8192, back), 0);
+		assert_memory_equal(buf, back, 8192);
+	}
+	blk_close(b);
+}
+
 static int setup(void **state)
 {
 	struct err e;
@@ -535,7 +598,7 @@ int main(void)
 		cmocka_unit_test(test_tuples),
 		cmocka_unit_test(test_marked_bad),
 		cmocka_unit_test(test_files),
-		cmocka_unit_test(test_crashes),
+		cmocka_unit_test(test_failed_zero), cmocka_unit_test(test_stuck_zero), cmocka_unit_test(test_crashes),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -461,8 +461,19 @@ static void resolve(struct sum_req *r)
 	blk_submit(r->s->data, &r->sub, resolved, r);
 }
 
+static bool is_stuck(const struct sum_req *r)
+{
+	const struct sums *s = r->s;
+
+	return s->stuck_len && s->stuck_off < r->off + r->len && r->off < s->stuck_off + s->stuck_len;
+}
+
 static void write_prepare(struct sum_req *r)
 {
+	if (is_stuck(r)) {
+		sum_end(r, -EIO);
+		return;
+	}
 	if (sum_log_retire(r, write_prepare))
 		return;
 	if (r->io->req.flags & BLK_MARK_BAD) {
@@ -509,22 +520,46 @@ static void zero_intent(struct sum_req *r, uint64_t len, zero_step_fn *next)
 		.niov = 1, .flags = BLK_FUA }, next);
 }
 
+/* What cannot be taken back will be done when the store is opened again: nothing may be written there before. */
+static void zero_taken_back(struct blk_io *io, void *ctx)
+{
+	struct sum_req *r = ctx;
+
+	if (io->status < 0) {
+		r->s->stuck_off = r->off;
+		r->s->stuck_len = r->len;
+	}
+	zero_over(r, r->status);
+}
+
+/* Nobody may find the intent after a restart: what is written to the range from now on would be zeroed. */
+void sum_zero_give_up(struct sum_req *r, int status)
+{
+	r->status = status;
+	zero_intent(r, 0, zero_taken_back);
+}
+
 static bool zero_failed(struct sum_req *r)
 {
-	if (r->sub.status < 0)
-		zero_over(r, r->sub.status);
-	return r->sub.status < 0;
+	int status = r->sub.status;
+
+	if (status < 0)
+		sum_zero_give_up(r, status);
+	return status < 0;
 }
 
 static void zero_intent_gone(struct blk_io *io, void *ctx)
 {
-	zero_over(ctx, io->status);
+	struct sum_req *r = ctx;
+
+	r->status = io->status;
+	zero_taken_back(io, r);
 }
 
 static void zero_edges_done(struct sum_req *r)
 {
 	if (r->status < 0)
-		zero_over(r, r->status);
+		sum_zero_give_up(r, r->status);
 	else
 		zero_intent(r, 0, zero_intent_gone);
 }
@@ -621,7 +656,9 @@ static void zero_intended(struct blk_io *io, void *ctx)
 /* No slot of the log is in the way, and this is the only one of its kind. */
 static void zero_large(struct sum_req *r)
 {
-	if (!sum_log_retire(r, zero_large))
+	if (is_stuck(r))
+		sum_end(r, -EIO);
+	else if (!sum_log_retire(r, zero_large))
 		zero_intent(r, r->len, zero_intended);
 }
 

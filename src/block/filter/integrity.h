@@ -120,6 +120,7 @@ struct sums {
 	uint64_t     gen, limit; /* the generation of writes that begin; how far it is reserved */
 	uint64_t     seq;        /* of the superblock */
 	bool         super_busy, read_only;
+	uint64_t     stuck_off, stuck_len; /* an intent of zeroing that failed, and could not be taken back; 0: none */
 	struct list  active, waiting, loaders, next, now;
 	uint64_t     pages_active;
 	struct sum_page *bucket[SUM_BUCKETS], *page;
@@ -161,6 +162,8 @@ void sum_end_at(struct sum_req *r, int status, uint64_t off);
 /* Forgets writes before a flush that is sent down now; give the result to sum_settle() when that succeeded. */
 uint64_t sum_flush_begin(struct sums *s);
 void sum_settle(struct sums *s, uint64_t upto);
+/* Ends a zeroing by an intent, which is taken back. */
+void sum_zero_give_up(struct sum_req *r, int status);
 /* The data of r's request below, with entries durable. */
 void sum_write_data(struct sum_req *r);
 /* The tuples of a write, brought or made. */

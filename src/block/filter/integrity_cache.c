@@ -152,7 +152,7 @@ static void load_done(struct blk_io *io, void *ctx)
 			unhash(s, r->load[i]);
 	}
 	if (io->status < 0)
-		sum_end(r, io->status);
+		(r->large ? sum_zero_give_up : sum_end)(r, io->status);
 	else
 		load_try(r);
 	sum_wake_loaders(s);

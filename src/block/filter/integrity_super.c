@@ -439,8 +439,8 @@ void sum_close(struct sums *s)
 	for (unsigned i = 0; i < s->npages; i++)
 		if (s->page[i].dirty)
 			rw(s->store, BLK_WRITE, SUM_ENTRIES_AT + s->page[i].index * SUM_PAGE, SUM_PAGE, s->page[i].bytes);
-	if (flush(s->data) < 0)
-		return; /* not in order: entries keep both candidates */
+	if (flush(s->data) < 0 || s->stuck_len)
+		return; /* not in order: entries keep both candidates, an intent is done at the next opening */
 	for (int i = 0; i < SUM_SLOTS; i++)
 		if (s->slot[i].live && clear_page(s, sum_slot_at(i)) < 0)
 			return;
