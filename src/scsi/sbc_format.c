@@ -149,8 +149,10 @@ static int64_t sbc_write_long_prepare(struct scsi_cmd *c)
 		scsi_reply_field(c, SENSE_INVALID_FIELD, 1, 6);
 	else if (c->lba >= c->ll->pub.nblk)
 		scsi_reply_sense(c, SENSE_LBA_RANGE);
-	else
+	else {
+		c->len = 1ull << c->ll->shift; /* freezes and leases hold it back like a write */
 		return 0;
+	}
 	return -1;
 }
 
@@ -169,7 +171,6 @@ static void marked(struct blk_io *io, void *ctx)
 /* Reads of the block are MEDIUM ERROR until it is written. */
 static void sbc_write_long(struct scsi_cmd *c)
 {
-	c->len = 1ull << c->ll->shift;
 	c->io.req = (struct blk_req){ .op = BLK_ZERO, .flags = BLK_MARK_BAD, .off = c->off, .len = c->len };
 	sbc_submit(c, marked);
 }

@@ -186,6 +186,45 @@ static void test_write_long(void **state)
 	bed_stop();
 }
 
+static void granted(struct lu_freeze *fz)
+{
+	*(bool *)lu_freeze_ctx(fz) = true;
+}
+
+static void broken(struct lu_freeze *fz)
+{
+	*(bool *)lu_freeze_ctx(fz) = false;
+	lu_thaw(fz);
+}
+
+/* WRITE LONG changes what a block gives like any write: what is frozen holds it back, and it takes leases (SBC-4 4.28). */
+static void test_write_long_waits(void **state)
+{
+	const struct lu_range range[2] = { { 9 * 512, 512, FREEZE_ALL } };
+	bool frozen = false, leased = false;
+	struct answer a;
+
+	bed_start(BED_LOOPS);
+	open_lu(checked(bed_ram(SIZE)));
+	struct lu_freeze *fz = lu_freeze_ranges(lu_on(lu, lu->home), range, &frozen, granted);
+	bed_settle();
+	assert_true(frozen);
+	bed_start_cmd(bed_cmd(&a, n0, 0, CDB(0x3f, 0x40, 0, 0, 0, 9, 0, 0, 0, 0), 0, 0), NULL);
+	bed_settle();
+	assert_false(a.done);
+	lu_thaw(fz);
+	bed_until(&a.done);
+	assert_good(a);
+	bed_free(&a);
+	assert_non_null(lu_lease(lu_on(lu, lu->home), 9 * 512, 512, 1, &leased, granted, broken));
+	bed_settle();
+	assert_true(leased);
+	assert_good(RUN(n0, 0, 0x3f, 0x40, 0, 0, 0, 9));
+	assert_false(leased);
+	close_lu();
+	bed_stop();
+}
+
 /* REASSIGN BLOCKS checks that the blocks exist. */
 static void test_reassign(void **state)
 {
@@ -203,7 +242,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_types), cmocka_unit_test(test_pattern), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_progress), cmocka_unit_test(test_write_long), cmocka_unit_test(test_reassign),
+		cmocka_unit_test(test_progress), cmocka_unit_test(test_write_long), cmocka_unit_test(test_write_long_waits), cmocka_unit_test(test_reassign),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
