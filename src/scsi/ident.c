@@ -118,6 +118,10 @@ static void report_done(struct lu_job *j)
 	struct scsi_cmd *c = scsi_job_cmd(j);
 	uint8_t p[4 + IDENT_MAX] = { 0 };
 
+	if (c->scratch[0] != SCSI_GOOD) { /* nothing was looked up */
+		scsi_job_end(j);
+		return;
+	}
 	put_be16(p + 2, (uint16_t)c->scratch[VALUE]);
 	memcpy(p + 4, c->iov[0].iov_base, c->scratch[VALUE]);
 	scsi_data_free(c);

@@ -464,6 +464,7 @@ static void taken_over(void **state)
 		assert_int_equal(done, 1);
 		assert_int_equal(out(n, 3, 0, 1, 0, 0), SCSI_BUSY);
 		assert_int_equal(RUN(n, 0, 0x16).status, SCSI_GOOD); /* its own reservation: nothing changes */
+		assert_int_equal(RUN(n, 0, 0xa3, 0x05, 0, 0, 0, 0, 0, 0, 1).status, SCSI_BUSY); /* asked by a job too */
 		bed_map(&(struct scsi_lun){ 0, next }, 1);
 		bed_close(old);
 		lu = next;
