@@ -147,6 +147,7 @@ struct lu {
 	uint32_t        alua_seq;     /* home: number of the last change of access states */
 	struct list     freezes;      /* home: lu_freeze.node, in order of request */
 	struct tokens  *tokens;       /* home: token.c; NULL: it never made one */
+	bool            no_tokens;    /* home: it is closing */
 	uint8_t         format;       /* home: protection type of the format */
 	uint8_t         next_mode[MODE_PAGES_MAX][MODE_PAGE_MAX]; /* of the MODE SELECT that runs */
 	struct sanitize *sanitize;    /* home: the one under way, NULL: none */

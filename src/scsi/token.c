@@ -253,7 +253,7 @@ static void make_home(struct task *task)
 {
 	struct token_make *m = container_of(task, struct token_make, task);
 	struct lu *lu = m->ll->lu;
-	struct tokens *s = tokens_of(lu);
+	struct tokens *s = lu->no_tokens ? NULL : tokens_of(lu); /* leases would keep it from closing */
 
 	if (s)
 		make_room(s, m->nrange);
@@ -383,6 +383,7 @@ void tokens_revoke(struct lu *lu)
 {
 	struct token *t;
 
+	lu->no_tokens = true;
 	if (!lu->tokens)
 		return;
 	list_for_each(t, &lu->tokens->all, node)

@@ -382,6 +382,30 @@ static void rights(void **state)
 	assert_sense(use(n2, 1, token, 0, &r, 1, 0), 5, 0x23, 0x04);
 }
 
+/* A unit that closes makes no more tokens, whose leases would keep it: POPULATE TOKEN whose data comes only then. */
+static void made_too_late(void **state)
+{
+	uint8_t p[32] = { 0, 30 };
+	struct answer a;
+	int gone = 0;
+
+	put_be16(p + 14, 16);
+	put_be32(p + 24, 8);
+	struct scsi_cmd *c = bed_cmd(&a, n2, 0, CDB(0x83, 0x10, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 32), 0, 32);
+	scsi_begin(c);
+	bed_map(&(struct scsi_lun){ 1, lu[1] }, 1);
+	lu_close(lu[0], bed_count, &gone);
+	lu[0] = NULL;
+	bed_settle();
+	assert_int_equal(scsi_data_alloc(c, 32), 0);
+	scsi_data_put(c, 0, p, 32);
+	scsi_exec(c);
+	bed_until(&a.done);
+	assert_sense(a, 5, 0x55, 0x0c);
+	bed_free(&a);
+	bed_until(&gone);
+}
+
 /* A token from a unit with blocks of 512 bytes is written to one with 4096: offsets count in blocks of that one, and where
  * the token ends inside a block, the rest of the block is zeros; SBC-4 5.59.2. The other way round nothing is special. */
 static void block_sizes(void **state)
@@ -423,7 +447,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(walk), TX(walk, setup_files), TX(walk, setup_mixed), TX(walk, setup_valve), T(ended_anywhere),
 		TX(ended_anywhere, setup_mixed), T(zeros), T(refused), T(onto_itself), TX(cancelled_midway, setup_valve), T(old_age),
-		T(rights), T(block_sizes),
+		T(rights), T(made_too_late), T(block_sizes),
 	};
 
 	rng = getenv("SEED") ? strtoull(getenv("SEED"), NULL, 0) : 42;
