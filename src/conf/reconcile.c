@@ -198,6 +198,12 @@ static void map_published(void *ctx)
 	settle(s);
 }
 
+static bool ports_equal(const struct scsi_ports *a, const struct scsi_ports *b)
+{
+	return a->tpgs == b->tpgs && a->transition_s == b->transition_s && a->n == b->n &&
+		!memcmp(a->tag, b->tag, a->n * sizeof(a->tag[0]));
+}
+
 /* Gives the loops the map that the configuration wants, unless they have it. */
 static void target_publish(struct target *t)
 {
@@ -211,7 +217,7 @@ static void target_publish(struct target *t)
 	map_of(s, ct, &m);
 	if (ct)
 		conf_ports(&s->conf, ct, &ports);
-	if (map_equal(&m, &t->map) && memcmp(&ports, &t->ports, sizeof(ports)) == 0 && t->known && !t->removing) {
+	if (map_equal(&m, &t->map) && ports_equal(&ports, &t->ports) && t->known && !t->removing) {
 		map_release(&m);
 		return;
 	}
