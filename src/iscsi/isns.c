@@ -48,7 +48,8 @@ struct isns {
 	uint32_t   domain;         /* DD_ID, 0 = to be made */
 	uint64_t   now_ns, deadline_ns, period_ns;
 	struct bytes in, message, out;
-	size_t     sent;
+	struct bytes lent;         /* to the host, who is sending it; what is added meanwhile goes to out */
+	size_t     sent;           /* of lent */
 	enum isns_event_kind ev[EVENTS];
 	char       text[EVENTS][TEXT];
 	unsigned   nev, ev_at;
@@ -214,15 +215,19 @@ static void request(struct isns *i, enum step step, uint16_t function, uint16_t 
 
 size_t isns_tx(struct isns *i, const uint8_t **ret)
 {
-	*ret = i->out.p + i->sent;
-	return i->out.len - i->sent;
+	if (i->sent == i->lent.len) {
+		struct bytes next = i->out;
+		i->out = i->lent;
+		i->lent = next;
+		i->sent = i->out.len = 0;
+	}
+	*ret = i->lent.p + i->sent;
+	return i->lent.len - i->sent;
 }
 
 void isns_tx_done(struct isns *i, size_t len)
 {
 	i->sent += len;
-	if (i->sent == i->out.len)
-		i->sent = i->out.len = 0;
 }
 
 /* --- registration --- */
@@ -656,6 +661,7 @@ void isns_free(struct isns *i)
 	free(i->in.p);
 	free(i->message.p);
 	free(i->out.p);
+	free(i->lent.p);
 	free(i);
 }
 
@@ -701,7 +707,7 @@ void isns_disconnected(struct isns *i)
 	i->online = i->again = false;
 	i->step = STEP_NONE;
 	i->domain = domain_number(i->e.domain);
-	i->in.len = i->message.len = i->out.len = i->sent = 0;
+	i->in.len = i->message.len = i->out.len = i->lent.len = i->sent = 0;
 	i->in.bad = i->message.bad = i->out.bad = false;
 }
 

@@ -48,7 +48,8 @@ int  isns_set(struct isns *i, const struct isns_entity *e);
 void isns_connected(struct isns *i, const uint8_t local[16], uint16_t event_port, uint64_t now_ns);
 void isns_disconnected(struct isns *i);
 void isns_rx(struct isns *i, const void *p, size_t len);
-size_t isns_tx(struct isns *i, const uint8_t **ret); /* bytes to send; 0 = none */
+/* Bytes to send, which stay there until isns_tx_done() has counted all of them; 0 = none. */
+size_t isns_tx(struct isns *i, const uint8_t **ret);
 void isns_tx_done(struct isns *i, size_t len);
 bool isns_next(struct isns *i, struct isns_event *ret); /* text is valid until the next call on i */
 /* Refreshes, and gives up on an answer that does not come. Returns when to be called again. */

@@ -267,7 +267,7 @@ static void move(struct isns_peer *p)
 		p->tx_busy = true;
 		loop_submit(is.loop, &p->tx);
 	}
-	if (!p->rx_busy && !p->tx_busy) { /* what the engine sends stays where it is until it is sent */
+	if (!p->rx_busy && !p->tx_busy) { /* who does not take answers asks nothing */
 		p->rx_iov = (struct iovec){ p->buf, sizeof(p->buf) };
 		p->rx = (struct op){ .kind = OP_RECV, .fd = p->fd, .iov = &p->rx_iov, .niov = 1, .done = received, .ctx = p };
 		p->rx_busy = true;

@@ -281,6 +281,28 @@ static void test_changes(void **state)
 	isns_free(i);
 }
 
+/* What the host is sending stays where it is, whatever is to be said meanwhile; that follows it. */
+static void test_lent_bytes(void **state)
+{
+	struct isns *i = connected(&plain, 0);
+	const uint8_t *p, *again;
+	uint8_t was[4096], esi[400] = { 0, 0, 0, 4, 0, 0, 1, 0x88 };
+	size_t n = isns_tx(i, &p);
+
+	assert_true(n && n <= sizeof(was));
+	memcpy(was, p, n);
+	for (unsigned k = 0; k < 100; k++)
+		give(i, ESI, (uint16_t)(500 + k), esi, sizeof(esi));
+	assert_memory_equal(p, was, n);
+	assert_int_equal(isns_tx(i, &again), n);
+	assert_ptr_equal(again, p);
+	expect(i, REG);
+	for (unsigned k = 0; k < 100; k++)
+		assert_int_equal(expect(i, ESI | RSP), 500 + k);
+	assert_int_equal(isns_tx(i, &p), 0);
+	isns_free(i);
+}
+
 /* Proves that a message longer than one PDU goes out and comes in as several (5.2), and that lengths of a hostile
  * server are bounded. */
 static void test_long_messages(void **state)
@@ -315,7 +337,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_registration), cmocka_unit_test(test_steps), cmocka_unit_test(test_refresh),
 		cmocka_unit_test(test_refusals), cmocka_unit_test(test_questions), cmocka_unit_test(test_changes),
-		cmocka_unit_test(test_long_messages),
+		cmocka_unit_test(test_long_messages), cmocka_unit_test(test_lent_bytes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
