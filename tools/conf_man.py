@@ -50,8 +50,11 @@ def sections(schema):
     p = schema["properties"]
     parts = [("server", p["server"]), ("portals", p["portals"]["items"]),
              ("users/NAME", p["users"]["additionalProperties"]), ("discovery", p["discovery"]),
-             ("volumes", None), ("targets/IQN", p["targets"]["additionalProperties"]),
+             ("isns", p["isns"]), ("volumes", None), ("targets/IQN", p["targets"]["additionalProperties"]),
              ("targets/IQN/luns/NUMBER", p["targets"]["additionalProperties"]["properties"]["luns"]["additionalProperties"])]
+    left = set(p) - {n.split("/")[0] for n, _ in parts}
+    if left:
+        sys.exit(f"conf_man.py has no heading for {', '.join(sorted(left))}: add it to sections()")
     return "".join(volumes(schema) if o is None else f"## {n}\n\n{esc(o['description'])}\n\n" + options(o)
                    for n, o in parts)
 
