@@ -295,6 +295,14 @@ static int check_open(const struct conf *c, const struct conf_target *t, struct 
 		"other machines reach %.64s without a password; name users, or say open: on", listen);
 }
 
+/* Whether 1 to 65535 follows. */
+static bool is_port(const char *s)
+{
+	uint64_t port;
+
+	return parse_uint(s, &port) == 0 && port && port <= 65535;
+}
+
 /* "192.0.2.1", "::1", "[::1]" get their port, so that an address has one spelling and a reload sees what changed. */
 static int give_port(char **addr, struct err *e)
 {
@@ -305,11 +313,25 @@ static int give_port(char **addr, struct err *e)
 	if (!a[0])
 		return err_set(e, -EINVAL, "is empty: write an address, such as 192.0.2.1:3260");
 	if (!bare6 && colon && a[strlen(a) - 1] != ']')
-		return 0;
+		return is_port(strrchr(a, ':') + 1) ? 0 : err_set(e, -EINVAL,
+			"'%.80s' has no port from 1 to 65535: write an address, such as 192.0.2.1:3260", a);
 	if (asprintf(&full, bare6 ? "[%s]:3260" : "%s:3260", a) < 0)
 		return err_set(e, -ENOMEM, "out of memory");
 	free(*addr);
 	*addr = full;
+	return 0;
+}
+
+/* What a target offers but could never agree to would be lowered in silence. */
+static int check_offer(const struct conf_target *t, struct err *e)
+{
+	struct iscsi_offer o;
+
+	iscsi_offer_defaults(&o);
+	uint64_t max_burst = t->max_burst ? t->max_burst : o.max_burst;
+	if (t->first_burst > max_burst)
+		return err_at(e, -EINVAL, "first-burst", "%llu is above max-burst, which is %llu: a sequence holds what is "
+			"unsolicited (RFC 7143, 13.14)", (unsigned long long)t->first_burst, (unsigned long long)max_burst);
 	return 0;
 }
 
@@ -333,6 +355,8 @@ static int check_target(const struct conf *c, struct conf_target *t, struct err 
 		r = check_clients(t, e);
 	if (r == 0)
 		r = check_path_tags(&t->paths, e);
+	if (r == 0)
+		r = check_offer(t, e);
 	if (r == 0 && t->redirect && (r = give_port(&t->redirect, e)) < 0)
 		err_prefix(e, "redirect");
 	if (r == 0 && t->redirect_permanent && !t->redirect)
@@ -414,6 +438,25 @@ static int check_unlike(const struct conf *c, struct keyed *k, bool serial, stru
 	return err_at(e, -EINVAL, at, "has the same identity as volume '%.64s'", v[a].name);
 }
 
+/* Checksums in memory vouch for nothing after a restart, and protection information is kept with them. */
+static int check_integrity(const struct conf_volume *v, struct err *e)
+{
+	const char *store = v->lu.integrity, *type = v->node.type;
+
+	if (v->lu.pi && !store && !v->filters.n)
+		return err_at(e, -EINVAL, "pi",
+			"needs integrity: the file that keeps protection information, or memory for a RAM disk");
+	if (!store || !type)
+		return 0;
+	bool memory = strcmp(store, "memory") == 0, volatile_disk = strcmp(type, "ram") == 0 || strcmp(type, "null") == 0;
+	if (memory && !volatile_disk)
+		return err_at(e, -EINVAL, "integrity", "memory is for disks that end with the program: name a file");
+	if (!memory && volatile_disk)
+		return err_at(e, -EINVAL, "integrity",
+			"a disk that ends with the program keeps its checksums the same way: say memory");
+	return 0;
+}
+
 static int check_volume(const struct conf_volume *v, struct err *e)
 {
 	char at[ERR_PATH_MAX];
@@ -421,7 +464,7 @@ static int check_volume(const struct conf_volume *v, struct err *e)
 	snprintf(at, sizeof(at), "volumes/%.140s", v->name);
 	if (!v->name[0] || strlen(v->name) > 128)
 		return err_at(e, -EINVAL, at, "a volume's name has 1 to 128 bytes");
-	if (lu_conf_check(&v->lu, e) < 0) {
+	if (lu_conf_check(&v->lu, e) < 0 || check_integrity(v, e) < 0) {
 		err_prefix(e, at);
 		return -EINVAL;
 	}
