@@ -11,6 +11,7 @@
 #include <libgen.h>
 #include <limits.h>
 #include <linux/stat.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -247,8 +248,10 @@ static int file_begin(struct blk *b, int fd, const struct file_conf *c, struct e
 static int file_open(struct blk *b, const void *conf, struct err *e)
 {
 	const struct file_conf *c = conf;
+	size_t n = strlen(c->path), room = sizeof(b->name) - 1;
 	int fd = -1, r;
 
+	snprintf(b->name, sizeof(b->name), "%s", c->path + (n > room ? n - room : 0)); /* its end tells more */
 	r = get_file(&fd, c, e);
 	if (r < 0)
 		return r;

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #include "base/crc32c.h"
+#include "base/log.h"
 #include "block/filter/filter.h"
 #include "loop/round.h"
 
@@ -248,6 +249,10 @@ static void read_done(struct blk_io *io, void *ctx)
 		p = sum_next(s, p, first_unit(r) + i, NULL);
 		int e = sum_verify(&s->rules, p, sum_walk_crc(&w, s->unit), tuples ? tuples + i * SUM_TUPLE : NULL);
 		if (e < 0) {
+			if (e == -EBADMSG)
+				log_warn("checksum mismatch disk=%s block=%llu note=\"the medium does not hold what was written; "
+					"initiators get MEDIUM ERROR until the block is written again\"", s->data->name,
+					(unsigned long long)(first_unit(r) + i));
 			put_lent(io);
 			sum_end_at(r, e, r->off + (i << s->shift));
 			return;
