@@ -159,6 +159,8 @@ static int parse_change(struct request *r, struct alua_change *ret)
 		i++;
 	if (!access || !conf_access_names[i])
 		return -EINVAL;
+	if (preferred && strcmp(preferred, "on") != 0 && strcmp(preferred, "off") != 0)
+		return -EDOM;
 	ret->tag = (uint16_t)tag;
 	ret->access = conf_access(i);
 	ret->preferred = !preferred ? ALUA_AS_IT_IS : strcmp(preferred, "on") == 0;
@@ -203,6 +205,8 @@ void put_paths(struct request *r)
 	if (e == -EINVAL)
 		request_fail(r, MHD_HTTP_BAD_REQUEST,
 			"access is one of optimized, non-optimized, standby, unavailable, offline");
+	else if (e == -EDOM)
+		request_fail(r, MHD_HTTP_BAD_REQUEST, "preferred is on or off; without it, it stays as it is");
 	else if (e == 0 && !s.found && s.off)
 		request_fail(r, MHD_HTTP_CONFLICT, "the target says alua: off, so initiators would not know; set it to implicit");
 	else if (e || !s.found)

@@ -15,7 +15,8 @@
 #include "net/url.h"
 
 enum { WAIT_STEP_NS = 50000000, WAIT_STEPS = 300, ARGS_MAX = 16 };
-enum { ADM_ACCESS = 13, ADM_EXISTS = 15, ADM_NO_DAEMON = 20, ADM_NONE = 21, ADM_AUTH = 24 }; /* iscsiadm(8), EXIT STATUS */
+/* iscsiadm(8), EXIT STATUS */
+enum { ADM_DATABASE = 6, ADM_ACCESS = 13, ADM_EXISTS = 15, ADM_NO_DAEMON = 20, ADM_NONE = 21, ADM_AUTH = 24 };
 
 extern char **environ;
 
@@ -35,6 +36,8 @@ static const struct { int status, code; const char *text; } words[] = {
 
 static int explain(int status, const struct url *u, struct err *e)
 {
+	if (status == ADM_DATABASE && geteuid())
+		status = ADM_ACCESS; /* what its lock file is to others */
 	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		if (words[i].status == status)
 			return err_set(e, words[i].code, "%s: %s", u->host, words[i].text);

@@ -15,7 +15,7 @@
 int bench_main(int argc, char **argv);
 
 static const char usage_text[] =
-	"usage: lunette bench [options] iscsi://[user%%secret@]host[:port]/iqn[/lun]\n"
+	"usage: lunette bench [options] iscsi://[user%secret@]host[:port]/iqn[/lun]\n"
 	"       lunette bench [options] --raw host:port          (the protocol of bench/limit)\n"
 	"  --rw read|write|randread|randwrite|mixed   what to do (randread); mixed writes what is new and checks all reads\n"
 	"  --bs BYTES        of one I/O (4k)      --depth N         in flight on each session (32)\n"
@@ -50,11 +50,19 @@ static _Noreturn void fail(const char *what, const char *why)
 
 static _Noreturn void usage(const char *what)
 {
-	fprintf(stderr, "lunette bench: %s\n%s", what, usage_text);
+	fprintf(stderr, "lunette bench: %s; see lunette bench --help\n", what);
 	exit(2);
 }
 
 /* --- options --- */
+
+static _Noreturn void bad_value(const char *s, const char *why)
+{
+	char text[160];
+
+	snprintf(text, sizeof(text), "'%.64s' %s", s, why);
+	usage(text);
+}
 
 static uint64_t number(const char *s, uint64_t max)
 {
@@ -69,8 +77,10 @@ static uint64_t number(const char *s, uint64_t max)
 		end += *end == 'i';
 		end += *end == 'B';
 	}
-	if (end == s || *end || v > max)
-		usage(s);
+	if (end == s || *end)
+		bad_value(s, "is no number such as 4096 or 64k");
+	if (v > max)
+		bad_value(s, "is too much");
 	return v;
 }
 
@@ -79,7 +89,7 @@ static int one_of(const char *s, const char *const *list)
 	for (int i = 0; list[i]; i++)
 		if (!strcmp(s, list[i]))
 			return i;
-	usage(s);
+	bad_value(s, "is none of the words that this option knows");
 }
 
 static void parse_url(struct url *u, const char *s)
@@ -131,14 +141,16 @@ static void parse_one(struct bench_conf *c, int o, const char *v)
 	case O_PROBE: c->probe_ms = (unsigned)number(v, 60000); break;
 	case O_LEVEL: c->level = (int)number(v, 2); break;
 	case O_HELP: printf("%s", usage_text); exit(0);
-	default: usage("unknown option");
+	default: exit(2); /* getopt has said which */
 	}
 }
 
 static void parse(struct bench_conf *c, int argc, char **argv)
 {
+	static char name[] = "lunette bench";
 	int o;
 
+	argv[0] = name; /* for getopt's words */
 	*c = (struct bench_conf){ .rw = RW_RANDREAD, .bs = 4096, .depth = 32, .sessions = 1, .time_s = 5, .warmup_s = 1,
 		.cpu = -1, .seed = 1, .level = -1 };
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1)

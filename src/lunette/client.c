@@ -27,6 +27,8 @@ static int dial(const char *path, struct err *e)
 		int r = -errno;
 		if (fd >= 0)
 			close(fd);
+		if (r == -EACCES || r == -EPERM)
+			return err_set(e, r, "%.108s: only root and the user of lunetted may ask it; use sudo", path);
 		return err_set(e, r, "no daemon at %.108s: %s; start lunetted, or name its socket with --socket PATH",
 			path, strerror(-r));
 	}

@@ -18,7 +18,8 @@
 enum { SLOTS = 8, SLOT_BYTES = 1 << 20, HOLE = 64 << 10, SYNC_BYTES = 256 << 20 };
 
 struct end {
-	const char    *name;
+	const char    *name;     /* for messages: without a secret */
+	char           shown[64 + sizeof(((struct url *)0)->host) + LIM_ISCSI_NAME];
 	struct url     url;
 	struct remote *r;        /* NULL: a file or a pipe */
 	int            fd;
@@ -65,8 +66,11 @@ static int open_lun(struct end *n, struct err *e)
 
 	if (r)
 		return r;
+	snprintf(n->shown, sizeof(n->shown), strchr(n->url.host, ':') ? "iscsi://[%s]/%s/%u" : "iscsi://%s/%s/%u",
+		n->url.host, n->url.target, n->url.lun);
+	n->name = n->shown;
 	if (!*n->url.target)
-		return err_set(e, -EINVAL, "'%s' names no target; lunette ls lists them", n->name);
+		return err_set(e, -EINVAL, "the URL of '%s' names no target; lunette ls lists them", n->url.host);
 	r = remote_open(&n->r, &n->url, NULL, e);
 	return r ? r : remote_capacity(n->r, n->url.lun, &n->bytes, &n->block, &thin, e);
 }

@@ -38,7 +38,7 @@ static const struct command commands[] = {
 };
 
 static const struct { const char *name, *arg, *help; } options[] = {
-	{ "--json", "", "Print what the daemon answers, as JSON." },
+	{ "--json", "", "Print answers as JSON." },
 	{ "--socket", "PATH", "Control socket of the daemon; also by LUNETTE_SOCKET in the environment. Short: -S." },
 	{ "--from", "BYTES", "cp: go on from there." },
 	{ "--no-wait", "", "attach: do not wait for the disk." },
@@ -75,10 +75,13 @@ static int cmd_version(struct cli *c, int argc, char **argv)
 
 static void print_row(const char *name, const char *arg, const char *help)
 {
-	char left[48];
+	char left[80];
 
 	snprintf(left, sizeof(left), "%s %s", name, arg);
-	printf("  %-26s %s\n", left, help);
+	if (strlen(left) > 26)
+		printf("  %s\n%29s%s\n", left, "", help);
+	else
+		printf("  %-26s %s\n", left, help);
 }
 
 static int cmd_help(struct cli *c, int argc, char **argv)

@@ -8,18 +8,23 @@
 #include "lunette/cli.h"
 #include "net/remote.h"
 
-static int fail(const struct err *e)
+static int status_of(int code)
 {
-	char buf[600];
-
-	fprintf(stderr, "lunette: %s\n", err_str(e, buf, sizeof(buf)));
-	switch (e->code) {
+	switch (code) {
 	case -EINVAL: return CLI_USAGE;
 	case -EACCES: return CLI_DENIED;
 	case -ENOENT: return CLI_NOT_FOUND;
 	case -ECONNREFUSED: case -EHOSTUNREACH: case -ETIMEDOUT: return CLI_UNREACHABLE;
 	default: return CLI_FAILED;
 	}
+}
+
+static int fail(const struct err *e)
+{
+	char buf[600];
+
+	fprintf(stderr, "lunette: %s\n", err_str(e, buf, sizeof(buf)));
+	return status_of(e->code);
 }
 
 static int usage(const char *text)
@@ -162,7 +167,8 @@ static int list_target(const struct url *u, json_t *all, struct err *e)
 	return list_luns(u, json_object_get(t, "luns"), e);
 }
 
-static int list(const struct url *u, json_t *all, struct err *e)
+/* All targets of a server: one that refuses us does not hide the others. *ret_status: of the last that did. */
+static int list(const struct url *u, json_t *all, int *ret_status, struct err *e)
 {
 	json_t *targets, *t;
 	size_t i;
@@ -175,12 +181,15 @@ static int list(const struct url *u, json_t *all, struct err *e)
 	json_array_foreach(targets, i, t) {
 		struct url one = *u;
 		snprintf(one.target, sizeof(one.target), "%s", json_string_value(json_object_get(t, "target")));
-		code = list_target(&one, all, e);
-		if (code)
-			break;
+		if (list_target(&one, all, e) == 0)
+			continue;
+		*ret_status = status_of(e->code);
+		fprintf(stderr, "lunette: %s: %s\n", one.target, e->text);
+		if ((t = json_array_get(all, json_array_size(all) - 1)))
+			json_object_set_new(t, "error", json_string(e->text));
 	}
 	json_decref(targets);
-	return code;
+	return 0;
 }
 
 int cmd_ls(struct cli *c, int argc, char **argv)
@@ -189,12 +198,13 @@ int cmd_ls(struct cli *c, int argc, char **argv)
 	struct err e = { 0 };
 	struct url u;
 	json_t *all = json_array(), *t, *l;
+	int status = CLI_OK;
 	size_t i, k;
 	char buf[16];
 
 	if (argc != 2)
 		return usage("ls HOST[:PORT]|URL");
-	if (server_url(&u, argv[1], &e) || list(&u, all, &e)) {
+	if (server_url(&u, argv[1], &e) || list(&u, all, &status, &e)) {
 		json_decref(all);
 		return fail(&e);
 	}
@@ -219,7 +229,7 @@ int cmd_ls(struct cli *c, int argc, char **argv)
 		table_print(tab);
 	}
 	json_decref(all);
-	return CLI_OK;
+	return status;
 }
 
 /* --- inquiry --- */

@@ -165,8 +165,12 @@ int cmd_sessions(struct cli *c, int argc, char **argv)
 
 	if (argc == 3 && strcmp(argv[1], "kick") == 0)
 		return kick(c, argv[2]);
+	if (argc == 2 && strcmp(argv[1], "kick") == 0) {
+		fprintf(stderr, "lunette: kick needs the ID of a session; lunette sessions shows them\n");
+		return CLI_USAGE;
+	}
 	if (argc > 1)
-		return unexpected("sessions", argv[1]);
+		return unexpected("sessions", argv[argc > 2 ? 2 : 1]);
 	int r = client_ask(c, "GET", "/api/v1/sessions", &o, &e);
 	if (r != CLI_OK)
 		return fail(r, &e);

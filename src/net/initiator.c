@@ -244,7 +244,8 @@ static void begin_tries(struct slot *s)
 {
 	if (s->code) {
 		s->n->dial_errno = -EHOSTUNREACH;
-		snprintf(s->why, sizeof(s->why), "the name cannot be resolved: %s", gai_strerror(s->code));
+		snprintf(s->why, sizeof(s->why), "the name '%.64s' cannot be resolved: %s", s->host,
+			gai_strerror(s->code));
 		s->all = NULL;
 	}
 	s->at = s->all;

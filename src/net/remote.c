@@ -80,18 +80,21 @@ static void turn(struct remote *r)
 
 static int why_lost(const struct remote *r, struct err *e)
 {
-	static const struct { unsigned status; const char *text; } words[] = {
-		{ LOGIN_AUTH_FAILED, "the target refused the user or the secret; give them as iscsi://user%secret@host/..." },
-		{ LOGIN_NOT_FOUND, "the server has no target of that name; lunette discover lists those that it has" },
-		{ LOGIN_FORBIDDEN, "this initiator may not use the target" },
-		{ LOGIN_REMOVED, "the target was removed" },
-		{ LOGIN_UNAVAILABLE, "the server is about to stop or too busy; try again" },
-		{ LOGIN_MOVED_TEMP, "the target has moved for now" }, { LOGIN_MOVED_PERM, "the target has moved" },
+	static const struct { unsigned status; int code; const char *text; } words[] = {
+		{ LOGIN_AUTH_FAILED, -EACCES,
+		  "the target refused the user or the secret; give them as iscsi://user%secret@host/..." },
+		{ LOGIN_NOT_FOUND, -ENOENT,
+		  "the server has no target of that name; lunette discover lists those that it has" },
+		{ LOGIN_FORBIDDEN, -EACCES, "this initiator may not use the target" },
+		{ LOGIN_REMOVED, -ENOENT, "the target was removed" },
+		{ LOGIN_UNAVAILABLE, -EACCES, "the server is about to stop or too busy; try again" },
+		{ LOGIN_MOVED_TEMP, -EACCES, "the target has moved for now" },
+		{ LOGIN_MOVED_PERM, -EACCES, "the target has moved" },
 	};
 
 	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		if (r->status == words[i].status)
-			return err_set(e, -EACCES, "%s: %s", r->url.host, words[i].text);
+			return err_set(e, words[i].code, "%s: %s", r->url.host, words[i].text);
 	if (net_ini_errno(r->net))
 		return err_set(e, net_ini_errno(r->net), "%s; does a target listen there?", r->why);
 	return err_set(e, -ECONNRESET, "%s: %s", r->url.host, r->why);
@@ -267,6 +270,8 @@ int remote_capacity(struct remote *r, unsigned lun, uint64_t *ret_bytes, uint32_
 		.in = d, .in_len = 32, .retry = true };
 	int code = remote_run(r, &c, e);
 
+	if (code == -EIO && remote_sense(&c) == 0x52500) /* LOGICAL UNIT NOT SUPPORTED */
+		return err_set(e, -ENOENT, "the target has no LUN %u; lunette ls lists those that it has", lun);
 	if (code)
 		return code;
 	*ret_block = be32(d + 8);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/schema.h"
+
 static int part(char *to, size_t room, const char *from, size_t len, const char *what, struct err *e)
 {
 	if (len >= room)
@@ -32,8 +34,11 @@ int url_parse_host(struct url *u, const char *s, size_t len, const char *dflt, s
 	int r = part(u->host, sizeof(u->host), s + skip, n, "host", e);
 	if (r)
 		return r;
-	return colon ? part(u->port, sizeof(u->port), colon + 1, (size_t)(end - colon - 1), "port", e)
+	r = colon ? part(u->port, sizeof(u->port), colon + 1, (size_t)(end - colon - 1), "port", e)
 		: part(u->port, sizeof(u->port), dflt, strlen(dflt), "port", e);
+	uint64_t port; /* the resolver would cut a number off and call elsewhere */
+	return r || (parse_uint(u->port, &port) == 0 && port && port <= 65535) ? r
+		: err_set(e, -EINVAL, "port '%s' of the URL is no number from 1 to 65535", u->port);
 }
 
 static int parse_user(struct url *u, const char *s, const char *at, struct err *e)

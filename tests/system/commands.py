@@ -90,13 +90,46 @@ def refusals(s, d):
     for args, status, text in ((("cp", f"{d}/none", f"{d}/x"), 3, b"cannot open"), (("cp", "a"), 2, b"usage"),
                                (("inquiry", "http://x/y"), 2, b"is no URL"), (("inquiry", s.url(7)), 3, b"no LUN 7"),
                                (("ls", f"{s.host}:1"), 7, b"cannot connect"),
-                               (("inquiry", f"iscsi://{s.portal()}/iqn.2025-01.test:none/0"), 5, b"no target of that name")):
+                               (("inquiry", f"iscsi://{s.portal()}/iqn.2025-01.test:none/0"), 3, b"no target of that name"),
+                               (("cp", f"{d}/in", s.url(7)), 3, b"no LUN 7"), (("ls", f"{s.host}:99999"), 2, b"1 to 65535"),
+                               (("ls", "no-such-host.invalid"), 7, b"'no-such-host.invalid' cannot be resolved"),
+                               (("bench", "--rw", "foo", s.url(0)), 2, b"'foo' is none"),
+                               (("check", "--suite", "nosuch", s.url(0)), 2, b"no case has that name")):
         r = lunette(*args, ok=False)
         assert r.returncode == status and text in r.stderr, (args, r.returncode, r.stderr)
     with open(f"{d}/big", "wb") as f:
         f.truncate(64 * MIB)
     r = lunette("cp", f"{d}/big", s.url(0), ok=False)
     assert r.returncode == 1 and b"holds" in r.stderr, r.stderr
+    cases = json.loads(lunette("check", "--list", "--json", "--suite", "text").stdout)
+    assert cases and all(c["suite"] == "text" and c["clause"] for c in cases), cases
+    r = lunette("check", "--suite", "text", "--case", "empty", s.url(7))
+    assert b"LUN 7 tells no capacity" in r.stderr, r.stderr
+
+
+def one_refuses(s, d):
+    """A target that refuses this user does not hide the other targets of its server from ls."""
+    with open(f"{d}/two.yaml", "w") as f:
+        f.write("users: {alice: secretsecret}\nvolumes: {a: {type: ram, size: 1M}, b: {type: ram, size: 1M}}\n"
+                "targets:\n  iqn.2026-11.test:a: {luns: {0: a}, users: [alice]}\n  iqn.2026-11.test:b: {luns: {0: b}}\n")
+    with h.Server(config=f"{d}/two.yaml") as two:
+        r = lunette("--json", "ls", two.portal(), ok=False)
+        got = {t["target"][-1]: t for t in json.loads(r.stdout)}
+        assert r.returncode == 5 and b"test:a: " in r.stderr, (r.returncode, r.stderr)
+        assert "refused the user" in got["a"]["error"] and len(got["b"]["luns"]) == 1, got
+
+
+def corrupted(s, d):
+    """Who reads a block that the medium holds no longer gets MEDIUM ERROR, and the log names the file and the block."""
+    with h.Server("--file", f"{d}/sums.img,size=1M,integrity={d}/sums.crc") as v:
+        lunette("cp", "-", v.url(0), stdin=os.urandom(MIB))
+        with open(f"{d}/sums.img", "r+b") as f:
+            f.seek(100 * 512)
+            f.write(b"other")
+        r = lunette("cp", v.url(0), "/dev/null", ok=False)
+        assert r.returncode == 1 and b"medium error" in r.stderr, r.stderr
+        with open(os.path.join(v.dir, "log")) as f:
+            assert re.search(r"checksum mismatch disk=\S*sums.img block=100 ", f.read()), v.log_tail()
 
 
 def chap(d):
@@ -104,6 +137,8 @@ def chap(d):
         r = lunette("inquiry", s.url(0), ok=False)
         assert r.returncode == 5 and b"user" in r.stderr, (r.returncode, r.stderr)
         lunette("inquiry", s.url(0, "alice%secretsecret"))
+        r = lunette("cp", "/dev/zero", s.url(0, "alice%secretsecret"), ok=False)
+        assert b"holds only" in r.stderr and b"secretsecret" not in r.stderr, r.stderr
         r = lunette("inquiry", s.url(0, "alice%wrongsecret00"), ok=False)
         assert r.returncode == 5, r.stderr
 
@@ -166,6 +201,8 @@ def main():
         rep.case("cp-from", goes_on, s, d)
         rep.case("cp-broken", broken, s, d)
         rep.case("refusals", refusals, s, d)
+        rep.case("one-refuses", one_refuses, s, d)
+        rep.case("corrupted", corrupted, s, d)
         rep.case("redirect", redirect, s, d)
         rep.case("hostile-server", hostile)
         rep.case("chap", chap, d)

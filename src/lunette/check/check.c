@@ -335,27 +335,60 @@ static void restore_area(struct check *k)
 
 /* --- the command */
 
-static int list_cases(const struct options *o)
+static json_t *case_json(const struct check_case *c)
+{
+	return json_pack("{s:s, s:s, s:s, s:s, s:b}", "suite", c->suite, "case", c->name, "clause", c->clause,
+		"requirement", c->what, "destructive", (c->needs & (NEED_WRITE | NEED_DISRUPT)) != 0);
+}
+
+/* [{"suite": .., "case": .., "clause": .., "requirement": .., "destructive": ..}] of what is chosen. */
+static json_t *chosen_cases(const struct options *o)
+{
+	json_t *all = json_array();
+
+	for (const struct check_case *c = cases; c; c = c->next)
+		if (chosen(o, c))
+			json_array_append_new(all, case_json(c));
+	for (unsigned i = 0; i < EVERY_RULES; i++)
+		if (chosen(o, &every[i]))
+			json_array_append_new(all, case_json(&every[i]));
+	return all;
+}
+
+static void print_cases(json_t *all)
 {
 	static const char *const heads[] = { "CASE", "CLAUSE", "THE TARGET PASSES WHEN" };
 	struct table *t = table_new(heads, 3);
+	const char *suite, *name, *clause, *what;
+	json_t *c;
+	size_t i;
+	int destructive;
 
-	for (const struct check_case *c = cases; c; c = c->next) {
-		if (!chosen(o, c))
+	json_array_foreach(all, i, c) {
+		if (json_unpack(c, "{s:s, s:s, s:s, s:s, s:b}", "suite", &suite, "case", &name, "clause", &clause,
+			"requirement", &what, "destructive", &destructive))
 			continue;
-		table_cell(t, "%s/%s", c->suite, c->name);
-		table_cell(t, "%s", c->clause);
-		table_cell(t, "%s%s", c->what, c->needs & (NEED_WRITE | NEED_DISRUPT) ? " (--destructive)" : "");
-	}
-	for (unsigned i = 0; i < EVERY_RULES; i++) {
-		if (!chosen(o, &every[i]))
-			continue;
-		table_cell(t, "%s/%s", every[i].suite, every[i].name);
-		table_cell(t, "%s", every[i].clause);
-		table_cell(t, "%s", every[i].what);
+		table_cell(t, "%s/%s", suite, name);
+		table_cell(t, "%s", clause);
+		table_cell(t, "%s%s", what, destructive ? " (--destructive)" : "");
 	}
 	table_print(t);
-	return CLI_OK;
+}
+
+/* Also refuses words that choose nothing: to pass by doing nothing would be no result. */
+static int list_cases(const struct options *o)
+{
+	json_t *all = chosen_cases(o);
+	int status = json_array_size(all) ? CLI_OK : CLI_USAGE;
+
+	if (status)
+		fprintf(stderr, "lunette: no case has that name; lunette check --list shows all\n");
+	else if (o->list && o->json)
+		json_dumpf(all, stdout, JSON_INDENT(2)), printf("\n");
+	else if (o->list)
+		print_cases(all);
+	json_decref(all);
+	return status;
 }
 
 static void summary(struct run *r)
@@ -392,6 +425,9 @@ static int run_all(struct run *r)
 		fprintf(stderr, "lunette: cannot begin: %s\n", k->why);
 		return CLI_FAILED;
 	}
+	if (!k->block)
+		fprintf(stderr, "lunette: LUN %u tells no capacity, so nothing is read or written; lunette ls lists the LUNs\n",
+			r->o.url.lun);
 	if (r->o.destructive && k->block) {
 		r->saved = calloc(1, CHECK_AREA);
 		CHECK(r->saved);
@@ -423,10 +459,10 @@ static const char help_text[] =
 	"  --timeout SECONDS  How long one answer may take. Default 5.\n"
 	"  --trace            Print each PDU on standard error.\n"
 	"  --quiet            Print failures and the summary only.\n"
-	"  --json             Print the results as JSON.\n"
+	"  --json             Print the results, or the list, as JSON.\n"
 	"  --list             Print the cases with their clauses, then exit.\n"
 	"  --help             Print this help.\n\n"
-	"Exit status: 0 no case failed, 1 one did, 2 wrong usage.\n";
+	"Exit status: 0 no case failed, 1 one did or none could run, 2 wrong usage.\n";
 
 static int bad_usage(const char *what, const char *arg)
 {
@@ -513,10 +549,10 @@ int check_main(int argc, char **argv)
 	int status = take_options(&r.o, argc, argv);
 
 	dashes();
-	if (status != CLI_OK)
+	if (status == CLI_OK)
+		status = list_cases(&r.o);
+	if (status != CLI_OK || r.o.list)
 		return status;
-	if (r.o.list)
-		return list_cases(&r.o);
 	signal(SIGINT, interrupted);
 	signal(SIGTERM, interrupted);
 	r.results = json_array();

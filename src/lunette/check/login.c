@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "iscsi/chap.h"
+#include "iscsi/pdu.h"
 #include "lunette/check/check.h"
 
 static const char *const usual[] = {
@@ -300,12 +301,20 @@ uint16_t login_all(struct conn *c, const char *keys, bool disc)
 	return 0;
 }
 
+/* What an administrator can do about it. */
+static const char *hint(uint16_t status)
+{
+	return status == LOGIN_AUTH_FAILED ? ": write iscsi://USER%SECRET@HOST/..."
+		: status == LOGIN_NOT_FOUND ? ": there is no such target; lunette discover lists those that there are"
+		: status == LOGIN_FORBIDDEN ? ": this initiator may not use the target" : "";
+}
+
 static struct conn *logged_in(struct check *k, const char *keys, bool disc)
 {
 	struct conn *c = dial(k);
 	uint16_t status = login_all(c, keys, disc);
 
-	must(k, status == 0, "login is refused with status %04x", status);
+	must(k, status == 0, "login is refused with status %04x%s", status, hint(status));
 	return c;
 }
 
