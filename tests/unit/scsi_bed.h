@@ -287,6 +287,11 @@ static inline void bed_cover(const struct scsi_cmd *c, const struct answer *a)
 	}
 }
 
+static inline void bed_row(FILE *f, const struct scsi_op *op)
+{
+	fprintf(f, "row\t%s\t%x\t%d\n", op->name, op->flags, op->lba.bytes);
+}
+
 __attribute__((destructor)) static inline void bed_report(void)
 {
 	FILE *f = getenv("SCSI_COVER") ? fopen(getenv("SCSI_COVER"), "a") : NULL;
@@ -295,7 +300,10 @@ __attribute__((destructor)) static inline void bed_report(void)
 		return;
 	for (const struct scsi_op *const *t = lu_disk.ops; *t; t++)
 		for (const struct scsi_op *op = *t; op->name; op++)
-			fprintf(f, "row\t%s\t%x\t%d\n", op->name, op->flags, op->lba.bytes);
+			bed_row(f, op);
+	for (const struct scsi_op *op = pi_ops; op->name; op++)
+		if (op->cdb_len == 32) /* the others have the names of rows that they stand over */
+			bed_row(f, op);
 	for (unsigned i = 0; i < bed_nseen; i++)
 		fprintf(f, "seen\t%s\t%06x\n", bed_seen[i].op->name, bed_seen[i].code);
 	fclose(f);

@@ -12,20 +12,24 @@ static struct scsi_nexus *n;
 static unsigned type, bs;
 static uint8_t buf[3 << 20], back[3 << 20];
 
-static void begin(unsigned pi, unsigned block)
+static void begin_as(struct lu_conf conf)
 {
 	struct err e = { 0 };
-	struct lu_conf conf = { .wce = true, .pi = pi, .bs = block };
 	struct blk *b;
 
-	type = pi;
-	bs = block;
+	type = (unsigned)conf.pi;
+	bs = (unsigned)conf.bs;
 	bed_start(BED_LOOPS);
 	assert_int_equal(integrity_open_over(&b, bed_ram(SIZE), bed_ram(8 << 20), bs, &e), 0);
 	lu = bed_lu(&conf, b);
 	bed_map(&(struct scsi_lun){ 0, lu }, 1);
 	n = bed_nexus(0, 1);
 	bed_ready(n, 0);
+}
+
+static void begin(unsigned pi, unsigned block)
+{
+	begin_as((struct lu_conf){ .wce = true, .pi = pi, .bs = block });
 }
 
 static void end(void)
@@ -373,9 +377,63 @@ static void test_rows(void **state)
 	}
 }
 
+/* --- the gates, with every row of 32 bytes --- */
+
+static struct answer wide_row(struct scsi_nexus *by, const struct scsi_op *op, uint64_t lba, unsigned byte, unsigned set)
+{
+	uint8_t cdb[32] = { 0x7f, [7] = 0x18, [9] = op->action };
+
+	put_be64(cdb + 12, lba);
+	cdb[byte] = (uint8_t)(cdb[byte] | set);
+	return bed_run(by, 0, cdb, 32, buf, op->action == 0x0d ? bs : 0, bs);
+}
+
+#define each_wide(op) for (const struct scsi_op *op = pi_ops; op->name; op++) if (op->cdb_len == 32)
+
+static void refuses_bits(const struct scsi_op *op)
+{
+	for (unsigned bit = 8; bit < 32 * 8; bit++) {
+		bool known = bit / 8 == 7 || bit / 8 == 8 || bit / 8 == 9; /* length and service action: no such row */
+		if (known || (scsi_usage(op, bit / 8) >> (bit % 8) & 1))
+			continue;
+		assert_sense(wide_row(n, op, 0, bit / 8, 1u << (bit % 8)), 5, 0x24, 0);
+	}
+}
+
+/* Reserved bits, the last block, unit attentions, reservations, write protection and a medium that is not there mean the
+ * same to commands of 32 bytes as to shorter ones; SPC-4 4.2.5, SBC-4 4.13, 4.18.1. */
+static void test_wide_gates(void **state)
+{
+	begin_as((struct lu_conf){ .removable = true, .pi = 2, .bs = 512 });
+	struct scsi_nexus *other = bed_nexus(1, 2);
+	each_wide(op) {
+		struct scsi_nexus *fresh = bed_nexus(1, 77);
+		assert_sense(wide_row(fresh, op, 0, 0, 0), 6, 0x29, 0);
+		bed_nexus_close(fresh);
+		refuses_bits(op);
+		assert_sense(wide_row(n, op, SIZE / 512, 31, 1), 5, 0x21, 0);
+	}
+	bed_ready(other, 0);
+	assert_good(RUN(n, 0, 0x16));
+	each_wide(op)
+		assert_int_equal(wide_row(other, op, 0, 0, 0).status, SCSI_RESERVATION_CONFLICT);
+	assert_good(RUN(n, 0, 0x17));
+	assert_good(RUN(n, 0, 0x1b, 0, 0, 0, 2));
+	each_wide(op)
+		assert_sense(wide_row(n, op, 0, 0, 0), 2, 0x3a, 2);
+	bed_nexus_close(other);
+	end();
+	begin_as((struct lu_conf){ .ro = true, .pi = 2, .bs = 512 });
+	each_wide(op)
+		if (op->flags & SCSI_WRITES)
+			assert_sense(wide_row(n, op, 0, 31, 1), 7, 0x27, 0);
+	end();
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_wide_gates),
 		cmocka_unit_test(test_guard), cmocka_unit_test(test_rows), cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_generated), cmocka_unit_test(test_every_code), cmocka_unit_test(test_information),
 		cmocka_unit_test(test_escape), cmocka_unit_test(test_verify_compare), cmocka_unit_test(test_same),
