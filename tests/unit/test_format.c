@@ -242,7 +242,8 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_types), cmocka_unit_test(test_pattern), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_progress), cmocka_unit_test(test_write_long), cmocka_unit_test(test_write_long_waits), cmocka_unit_test(test_reassign),
+		cmocka_unit_test(test_progress), cmocka_unit_test(test_write_long),
+		cmocka_unit_test(test_write_long_waits), cmocka_unit_test(test_reassign),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
