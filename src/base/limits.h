@@ -14,6 +14,8 @@ enum {
 	LIM_CDB = 260,                    /* SPC-4: longest variable-length CDB */
 	LIM_RECV_SEGMENT = 1 << 20,       /* MaxRecvDataSegmentLength that we declare, bytes */
 	LIM_TRANSFER = 16 << 20,          /* one SCSI command's data, bytes; VPD B0 says the same */
+	LIM_COPY_MEMORY = 64 << 20,       /* bytes that copies of one loop hold: 512 KiB for each of the 128 that it runs, ... */
+	LIM_COPY_SHARE = 8,               /* ... and at most this share of its memory for data in flight, which is less for it */
 	LIM_CMD_WINDOW = 256,             /* commands one session may have in flight by MaxCmdSN */
 	LIM_CONNECTIONS = 32,             /* of one session: more than a client has ways to us */
 	LIM_R2T = 32,                     /* outstanding R2Ts of one task */

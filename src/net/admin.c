@@ -22,6 +22,9 @@ int net_init(struct loop *control, struct err *e)
 	guard_init();
 	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	net.budget = memory / BUDGET_SHARE / loop_group.n;
+	uint64_t copies = MIN(net.budget / LIM_COPY_SHARE, (uint64_t)LIM_COPY_MEMORY);
+	net.budget -= copies;
+	scsi_copy_budget(copies);
 	for (unsigned i = 0; i < loop_group.n; i++) {
 		list_init(&net.loops[i].conns);
 		list_init(&net.loops[i].sessions);

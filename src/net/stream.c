@@ -549,6 +549,19 @@ void stream_policy(struct net_conn *c)
 	stream_pump(c);
 }
 
+/* By which other sessions of the initiator are known as its own: its CHAP user; where none is asked for, its address. */
+static int vouch(struct net_conn *c, struct scsi_nexus *n)
+{
+	const char *user = iscsi_login_user(iscsi_conn_login(c->engine)), *port = strrchr(c->peer_text, ':');
+	char text[2 * LIM_ISCSI_NAME];
+
+	if (user)
+		snprintf(text, sizeof(text), "user %s", user);
+	else
+		snprintf(text, sizeof(text), "address %.*s", port ? (int)(port - c->peer_text) : 0, c->peer_text);
+	return scsi_nexus_principal(n, text);
+}
+
 static uint16_t make_session(struct net_conn *c, struct net_session *s)
 {
 	const struct iscsi_login *l = iscsi_conn_login(c->engine);
@@ -562,7 +575,7 @@ static uint16_t make_session(struct net_conn *c, struct net_session *s)
 	loop_of(c)->nsessions++;
 	if (c->msg.device) {
 		s->nexus = scsi_nexus_new(c->msg.device, c->loop, p->initiator, iscsi_login_isid(l), c->tpgt);
-		if (!s->nexus)
+		if (!s->nexus || vouch(c, s->nexus))
 			return LOGIN_NO_RESOURCES;
 	}
 	balance_windows(loop_of(c), p->first_burst);

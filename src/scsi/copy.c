@@ -8,6 +8,7 @@
 #include "scsi/pr.h"
 
 enum { QUICK_NS = 10000000, SLOW_NS = 50000000 }; /* after a step that took less they grow, after more they shrink */
+enum { MEMORY_NS = 2000000 }; /* before a copy looks again for memory */
 
 /* --- who is meant --- */
 
@@ -71,6 +72,13 @@ void copy_refuse(struct scsi_cmd *c, struct copy_fault f)
 		scsi_reply_sense(c, f.sense);
 }
 
+static void next_step(struct copy *k);
+
+static void again(struct timer *t)
+{
+	next_step(container_of(t, struct copy, again));
+}
+
 struct copy *copy_new(struct scsi_cmd *c, unsigned nseg)
 {
 	struct copy *k = calloc(1, sizeof(*k));
@@ -84,12 +92,14 @@ struct copy *copy_new(struct scsi_cmd *c, unsigned nseg)
 	k->c = c;
 	k->seg = seg;
 	k->leap = COPY_LEAP_FIRST;
+	k->again.fire = again;
 	list_init(&k->aborters);
 	return k;
 }
 
 void copy_free(struct copy *k)
 {
+	copy_third_free(k->third);
 	free(k->seg);
 	free(k);
 }
@@ -199,6 +209,30 @@ static void fault_sense(struct copy *k, uint32_t sense, int err, bool source)
 	sense_set(k->c, sense, &x);
 }
 
+/* --- memory: taken before a step freezes anything, so that whoever waits for it is in nobody's way --- */
+
+/* One copy always gets it; others look again later, and so find that they were aborted. */
+static bool charge(struct copy *k)
+{
+	struct scsi_loop *sl = scsi_loop(k->c->loop);
+
+	if (sl->copy_bytes && sl->copy_bytes + COPY_PART > sl->copy_budget) {
+		loop_timer_set(k->c->loop, &k->again, loop_now_ns(k->c->loop) + MEMORY_NS);
+		return false;
+	}
+	sl->copy_bytes += COPY_PART;
+	k->charged = true;
+	return true;
+}
+
+static void uncharge(struct copy *k)
+{
+	if (k->charged)
+		scsi_loop(k->c->loop)->copy_bytes -= COPY_PART;
+	k->charged = false;
+}
+
+/* After a step, however it ended. */
 static void thaw(struct copy *k)
 {
 	for (unsigned i = 0; i < 2; i++) {
@@ -206,6 +240,7 @@ static void thaw(struct copy *k)
 			lu_thaw(k->freeze[i]);
 		k->freeze[i] = NULL;
 	}
+	uncharge(k);
 }
 
 static void put_pages(struct copy *k)
@@ -238,7 +273,6 @@ static void finish(struct copy *k)
 
 /* --- a step, in parts: all of it is frozen --- */
 
-static void next_step(struct copy *k);
 static void go_on(struct copy *k);
 
 /* How long others had to wait for a step decides how long the next one is. */
@@ -390,7 +424,7 @@ static void copied(struct blk_io *io, void *ctx)
 	} else {
 		k->offload = false;
 		k->leap = MIN(k->leap, (uint64_t)COPY_LEAP_MEMORY);
-		go_on(k);
+		step_over(k); /* the next one takes memory */
 	}
 }
 
@@ -413,18 +447,28 @@ static void move(struct copy *k)
 	}
 }
 
+/* Rights of another nexus have been asked for at the beginning of the step. */
+static bool source_allowed(const struct copy *k, const struct copy_seg *s)
+{
+	return !s->src || s->src_party || still_allows(k->c->nexus, s->src, false);
+}
+
+static bool target_allowed(const struct copy *k, const struct copy_seg *s)
+{
+	return itl_on(k->c->nexus, k->c->ll) && (s->dst_party || still_allows(k->c->nexus, s->dst, true));
+}
+
 /* Asked once all is frozen: whoever takes a unit away later, by a reservation say, sees the step as done before, because
  * it cannot look at the range until then. */
 static void go_on(struct copy *k)
 {
-	const struct scsi_nexus *n = k->c->nexus;
 	struct copy_seg *s = &k->seg[k->at];
 
 	if (k->c->must_abort || k->cancelled) {
 		step_over(k);
-	} else if (s->src && !still_allows(n, s->src, false)) {
+	} else if (!source_allowed(k, s)) {
 		fail(k, SENSE_COPY_NOT_REACHABLE, 0, true);
-	} else if (!itl_on(n, k->c->ll) || !still_allows(n, s->dst, true)) {
+	} else if (!target_allowed(k, s)) {
 		fail(k, SENSE_COPY_NOT_REACHABLE, 0, false);
 	} else if (s->lease && !lu_leased(s->src, s->lease)) {
 		fail(k, SENSE_TOKEN(k->result && k->result->bytes ? 0xa : 5, TOKEN_CANCELLED), 0, true);
@@ -433,12 +477,41 @@ static void go_on(struct copy *k)
 	}
 }
 
+static void ask_parties(struct copy *k);
+
+static void party_answered(void *ctx)
+{
+	struct copy *k = ctx;
+	struct copy_seg *s = &k->seg[k->at];
+	bool source = k->asks++ == 0;
+
+	if (source ? s->src_party->reads : s->dst_party->writes)
+		ask_parties(k);
+	else
+		fail(k, SENSE_COPY_NOT_REACHABLE, 0, source);
+}
+
+/* Do those by whose rights the copy goes on still have them? One after the other. */
+static void ask_parties(struct copy *k)
+{
+	struct copy_seg *s = &k->seg[k->at];
+	struct copy_party *party[2] = { s->src_party, s->dst_party };
+
+	while (k->asks < 2 && !party[k->asks])
+		k->asks++;
+	if (k->asks < 2)
+		copy_party_ask(party[k->asks], party_answered, k);
+	else
+		go_on(k);
+}
+
 static void all_granted(struct lu_freeze *fz)
 {
 	struct copy *k = lu_freeze_ctx(fz);
 
 	k->began_ns = loop_now_ns(k->c->loop);
-	go_on(k);
+	k->asks = 0;
+	ask_parties(k);
 }
 
 static struct lu_range source_range(const struct copy *k)
@@ -526,6 +599,8 @@ static void next_step(struct copy *k)
 		finish(k); /* an aborted command's status goes nowhere */
 		return;
 	}
+	if (k->seg[k->at].src && !k->offload && !charge(k))
+		return;
 	k->step = MIN(k->seg[k->at].len - k->done, k->leap);
 	if (k->seg[k->at].src && k->seg[k->at].src != k->seg[k->at].dst)
 		freeze_two(k);

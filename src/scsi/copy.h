@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The copy manager (SPC-4 5.17), shared by its files: copy.c moves data in steps, copy_list.c reads EXTENDED COPY's
  * parameter lists, copy_result.c keeps and tells results, copy_limits.c tells what is possible, token.c keeps tokens,
- * copy_token.c has the commands with tokens. All on the loop of the nexus but for token.c. docs/design/0011. */
+ * parameter lists, copy_result.c keeps and tells results, copy_limits.c tells what is possible, token.c keeps tokens,
+ * loop of the nexus but for token.c, and parts of copy_third.c. docs/design/0011. */
 #ifndef LUNETTE_SCSI_COPY_H
 #define LUNETTE_SCSI_COPY_H
 
@@ -12,7 +13,7 @@ enum {
 	COPY_LISTS_MAX = COPY_CSCDS_MAX * COPY_CSCD_LEN + COPY_SEGMENTS_MAX * 32,
 	COPY_GRANULARITY = 9, /* log2 of bytes */
 	COPY_RESULTS = 16,    /* per nexus: operations under way, and with them results that are kept */
-	COPIES_MAX = 128,     /* per loop: so its copies hold 64 MiB at most */
+	COPIES_MAX = 128,     /* per loop */
 	COPY_PART = 512 << 10, COPY_PART_IOV = COPY_PART / 4096 + 2, /* what goes through memory at once */
 	/* bytes of a step: at first, at first through memory, at most; it follows the time that steps take */
 	COPY_LEAP_FIRST = 8 << 20, COPY_LEAP_MEMORY = 1 << 20, COPY_LEAP_MAX = 1 << 30,
@@ -43,10 +44,34 @@ static inline struct copy_fault copy_fault(uint32_t sense, int byte)
 }
 void copy_refuse(struct scsi_cmd *c, struct copy_fault f);
 
+/* A unit that the nexus of a copy does not see, but another one of the same initiator. On the loop of the copy; held by a
+ * user of ll until copy_third_free(). */
+struct copy_party {
+	struct lu_loop *ll;        /* its part on the loop of the copy; NULL: not found */
+	uint8_t         cscd[COPY_CSCD_LEN];
+	uint64_t        nexus;     /* id of the nexus that sees it; that may be gone */
+	struct loop    *loop;      /* and its loop */
+	bool            reads, writes; /* what that nexus may, when it was asked last */
+	struct lu_loop *held;      /* while it is looked for: its part on the loop where it was found */
+	struct task     task;
+	void          (*answered)(void *ctx);
+	void           *ctx;
+};
+struct copy_third {
+	struct scsi_cmd  *c;       /* until done() */
+	unsigned          n, at;   /* parties; next loop to visit */
+	bool              taken;
+	struct task       task;
+	void            (*done)(struct copy_third *t);
+	void             *ctx;
+	struct copy_party party[COPY_CSCDS_MAX];
+};
+
 struct copy_seg {
 	struct lu_loop *src, *dst; /* src NULL: zeros; dst NULL: nothing is moved */
 	uint64_t from, to, len;    /* bytes */
 	uint64_t lease;            /* that must hold on src, 0 = none */
+	struct copy_party *src_party, *dst_party; /* by whose rights; NULL: by those of the nexus */
 	int      src_at, dst_at;   /* bytes of the parameter list where src and dst are described, -1 = nowhere */
 };
 
@@ -89,6 +114,10 @@ struct copy {
 	struct list        aborters; /* scsi_cmd.job.node of COPY OPERATION ABORT commands that wait for the end */
 	void             (*ended)(struct copy *k); /* before k is freed; may be NULL */
 	struct token_use  *token;
+	struct copy_third *third;   /* NULL: the nexus sees all of its units */
+	unsigned           asks;    /* parties of the step that have answered */
+	bool               charged; /* COPY_PART bytes of the loop's memory for copies */
+	struct timer       again;   /* when there may be some */
 	struct iovec       iov[COPY_PART_IOV];
 	int                niov;
 };
@@ -104,6 +133,18 @@ void copy_begin(struct copy *k, bool background);
 /* Who is meant, and may it? As the gates of a READ or WRITE would say. */
 struct itl *copy_unit(struct scsi_nexus *n, const uint8_t *cscd);
 bool copy_allows(const struct scsi_nexus *n, const struct itl *itl, bool writes);
+
+/* --- copy_third.c --- */
+/* Looks for units by their CSCD descriptors of COPY_CSCD_LEN bytes (at most COPY_CSCDS_MAX): new, add, then go(), once, on the
+ * command's loop; done() from its queue. The caller has looked among its own. */
+struct copy_third *copy_third_new(struct scsi_cmd *c, void (*done)(struct copy_third *t), void *ctx);
+void copy_third_add(struct copy_third *t, const uint8_t *cscd);
+void copy_third_go(struct copy_third *t, struct loop *here);
+/* The one that was found; NULL: none was, or t is NULL. */
+struct copy_party *copy_third_find(struct copy_third *t, const uint8_t *cscd);
+void copy_third_free(struct copy_third *t); /* after done(); may be NULL */
+/* Sets reads and writes as they are now; one at a time. done() from the queue. */
+void copy_party_ask(struct copy_party *p, void (*done)(void *ctx), void *ctx);
 
 /* --- copy_result.c --- */
 struct copy_result *copy_result_find(const struct scsi_nexus *n, const struct lu *lu, uint32_t id);

@@ -14,16 +14,21 @@ enum { ID_NEW = 0, ID_KEEP_NOTHING = 2, ID_NONE = 3 }; /* LIST ID USAGE, SPC-4 t
 #define SENSE_INLINE_LENGTH SENSE(5, 0x26, 0x0b)
 #define SENSE_GRANULARITY SENSE(0xa, 0x26, 0x0d)
 
+/* Of a CSCD descriptor, by one of the two; neither: none. */
+struct unit { struct itl *itl; struct copy_party *party; };
+
 struct xlist {
 	struct scsi_cmd *c;
-	const uint8_t   *p;
+	uint8_t         *p;                /* on the heap */
 	uint32_t         len;              /* bytes of p */
 	uint32_t         id;
 	uint8_t          usage;
 	bool             immed, g_sense;
 	uint32_t         cscd_at, cscd_len, seg_at, seg_len, inline_len; /* bytes */
-	struct itl      *unit[COPY_CSCDS_MAX];
+	struct unit      unit[COPY_CSCDS_MAX];
 	unsigned         nunit;
+	bool             lid4;
+	struct copy     *k;
 };
 
 static const struct copy_fault fine = { 0, -1 };
@@ -102,11 +107,21 @@ static struct copy_fault check_usage(const struct xlist *l)
 /* --- CSCD descriptors --- */
 
 /* A disk block length that is not the unit's would make every count mean something else. */
-static struct copy_fault check_block(const struct itl *itl, const uint8_t *p, int at)
+static struct copy_fault check_block(const struct lu_loop *ll, const uint8_t *p, int at)
 {
 	uint32_t says = (uint32_t)be_field(p + 29, 3);
 
-	return says && says != itl->ll->pub.bs ? copy_fault(SENSE_INVALID_PARAM, at + 29) : fine;
+	return says && says != ll->pub.bs ? copy_fault(SENSE_INVALID_PARAM, at + 29) : fine;
+}
+
+static struct lu_loop *unit_ll(const struct unit *u)
+{
+	return u->itl ? u->itl->ll : u->party ? u->party->ll : NULL;
+}
+
+static bool unit_allows(const struct scsi_nexus *n, const struct unit *u, bool writes)
+{
+	return u->itl ? copy_allows(n, u->itl, writes) : writes ? u->party->writes : u->party->reads;
 }
 
 static struct copy_fault parse_cscds(struct xlist *l)
@@ -115,26 +130,28 @@ static struct copy_fault parse_cscds(struct xlist *l)
 		const uint8_t *p = l->p + at;
 		if (p[0] != CSCD_IDENTIFICATION)
 			return copy_fault(SENSE_CSCD_TYPE, (int)at);
-		struct itl *itl = copy_unit(l->c->nexus, p);
-		if (!itl)
+		struct unit u = { .itl = copy_unit(l->c->nexus, p) };
+		if (!u.itl)
+			u.party = copy_third_find(l->k->third, p);
+		if (!unit_ll(&u))
 			return copy_fault(SENSE_COPY_NOT_REACHABLE, (int)at);
-		if ((p[1] & 0x1f) != itl->ll->lu->type->device_type)
+		if ((p[1] & 0x1f) != unit_ll(&u)->lu->type->device_type)
 			return copy_fault(SENSE_COPY_DEVICE_TYPE, (int)at);
-		struct copy_fault f = check_block(itl, p, (int)at);
+		struct copy_fault f = check_block(unit_ll(&u), p, (int)at);
 		if (f.sense)
 			return f;
-		l->unit[l->nunit++] = itl;
+		l->unit[l->nunit++] = u;
 	}
 	return fine;
 }
 
 /* The unit of a CSCD descriptor ID, and where it is described. */
-static struct itl *unit_of(const struct xlist *l, unsigned id, int *ret_at)
+static struct unit unit_of(const struct xlist *l, unsigned id, int *ret_at)
 {
 	*ret_at = id < l->nunit ? (int)(l->cscd_at + id * COPY_CSCD_LEN) : -1;
 	if (id < l->nunit)
 		return l->unit[id];
-	return id == CSCD_SELF ? scsi_itl(l->c) : NULL;
+	return (struct unit){ .itl = id == CSCD_SELF ? scsi_itl(l->c) : NULL };
 }
 
 /* --- segment descriptors: bytes from, to and their number --- */
@@ -219,18 +236,21 @@ static const struct seg_type {
 static struct copy_fault parse_segment(const struct xlist *l, const uint8_t *p, const struct seg_type *t, struct copy_seg *s)
 {
 	const struct scsi_nexus *n = l->c->nexus;
-	struct itl *src = unit_of(l, be16(p + 4), &s->src_at);
-	struct itl *dst = t->writes ? unit_of(l, be16(p + 6), &s->dst_at) : NULL;
+	struct unit src = unit_of(l, be16(p + 4), &s->src_at), dst = { NULL, NULL };
 	int at = (int)(p - l->p);
 
-	if (!src || (t->writes && !dst))
-		return copy_fault(SENSE_COPY_UNREACHABLE, at + (src ? 6 : 4));
-	if (!copy_allows(n, src, false))
+	if (t->writes)
+		dst = unit_of(l, be16(p + 6), &s->dst_at);
+	s->src = unit_ll(&src);
+	s->dst = unit_ll(&dst);
+	if (!s->src || (t->writes && !s->dst))
+		return copy_fault(SENSE_COPY_UNREACHABLE, at + (s->src ? 6 : 4));
+	if (!unit_allows(n, &src, false))
 		return copy_fault(SENSE_COPY_NOT_REACHABLE, s->src_at);
-	if (dst && !copy_allows(n, dst, true))
+	if (s->dst && !unit_allows(n, &dst, true))
 		return copy_fault(SENSE_COPY_NOT_REACHABLE, s->dst_at);
-	s->src = src->ll;
-	s->dst = dst ? dst->ll : NULL;
+	s->src_party = src.party;
+	s->dst_party = dst.party;
 	return t->parse(p, s, at);
 }
 
@@ -265,18 +285,16 @@ static struct copy_fault parse_segments(const struct xlist *l, struct copy *k)
 
 /* --- the commands --- */
 
-static struct copy_fault parse(struct xlist *l, struct copy *k, bool lid4)
+static struct copy_fault parse_head(struct xlist *l)
 {
-	struct copy_fault f = lid4 ? head4(l) : head1(l);
+	struct copy_fault f = l->lid4 ? head4(l) : head1(l);
 
 	if (f.sense)
 		return f;
 	l->usage = l->p[1] >> 3 & 3;
 	l->seg_at = l->cscd_at + l->cscd_len;
 	f = check_lengths(l);
-	f = f.sense ? f : check_usage(l);
-	f = f.sense ? f : parse_cscds(l);
-	return f.sense ? f : parse_segments(l, k);
+	return f.sense ? f : check_usage(l);
 }
 
 /* An error in segment n: its number is told too, SPC-4 5.17.7.4 b. */
@@ -300,9 +318,9 @@ static void good_with_sense(struct copy *k)
 	k->c->status = SCSI_GOOD;
 }
 
-static bool place_result(struct xlist *l, struct copy *k, bool lid4)
+static bool place_result(struct xlist *l, struct copy *k)
 {
-	uint32_t bad = l->usage == ID_NONE ? 0 : copy_result_new(l->c, l->id, lid4 ? COPY_LID4 : COPY_LID1, &k->result);
+	uint32_t bad = l->usage == ID_NONE ? 0 : copy_result_new(l->c, l->id, l->lid4 ? COPY_LID4 : COPY_LID1, &k->result);
 
 	if (bad)
 		scsi_reply_sense(l->c, bad);
@@ -313,21 +331,77 @@ static bool place_result(struct xlist *l, struct copy *k, bool lid4)
 	return false;
 }
 
-static void extended(struct scsi_cmd *c, uint8_t *p, struct copy *k, bool lid4)
+static void drop(struct xlist *l)
 {
-	struct xlist l = { .c = c, .p = p, .len = c->out_len };
+	if (l->k)
+		copy_free(l->k);
+	free(l->p);
+	free(l);
+}
 
-	scsi_data_get(c, 0, p, c->out_len);
-	struct copy_fault f = parse(&l, k, lid4);
+/* All units are known that can be. */
+static void begin_list(struct xlist *l)
+{
+	struct copy *k = l->k;
+	struct copy_fault f = parse_cscds(l);
+
+	f = f.sense ? f : parse_segments(l, k);
 	if (f.sense)
-		refuse(c, f, k->nseg);
-	if (f.sense || !place_result(&l, k, lid4)) {
-		copy_free(k);
+		refuse(l->c, f, k->nseg);
+	if (!f.sense && place_result(l, k)) {
+		k->counts_segments = true;
+		k->ended = l->g_sense ? good_with_sense : NULL;
+		copy_begin(k, l->immed);
+		l->k = NULL;
+	}
+	drop(l);
+}
+
+static void looked(struct copy_third *t)
+{
+	struct xlist *l = t->ctx;
+
+	if (l->c->must_abort) {
+		scsi_reply(l->c, SCSI_TASK_ABORTED);
+		drop(l);
+	} else if (copy_may_begin(l->c)) {
+		begin_list(l);
+	} else {
+		drop(l);
+	}
+}
+
+/* Descriptors of units that the nexus does not see. 0 or -ENOMEM. */
+static int find_strangers(struct xlist *l)
+{
+	for (uint32_t at = l->cscd_at; at < l->seg_at; at += COPY_CSCD_LEN) {
+		const uint8_t *p = l->p + at;
+		if (p[0] != CSCD_IDENTIFICATION || copy_unit(l->c->nexus, p))
+			continue;
+		if (!l->k->third)
+			l->k->third = copy_third_new(l->c, looked, l);
+		if (!l->k->third)
+			return -ENOMEM;
+		copy_third_add(l->k->third, p);
+	}
+	return 0;
+}
+
+static void extended(struct xlist *l)
+{
+	scsi_data_get(l->c, 0, l->p, l->len);
+	struct copy_fault f = parse_head(l);
+	int e = f.sense ? 0 : find_strangers(l);
+	if (f.sense || e) {
+		refuse(l->c, f.sense ? f : copy_fault(SENSE(0xb, 0x55, 0x03), -1), 0);
+		drop(l);
 		return;
 	}
-	k->counts_segments = true;
-	k->ended = l.g_sense ? good_with_sense : NULL;
-	copy_begin(k, l.immed);
+	l->c->len = 0;
+	if (l->k->third)
+		copy_third_go(l->k->third, l->c->loop);
+	else
+		begin_list(l);
 }
 
 static void begin(struct scsi_cmd *c, bool lid4)
@@ -341,13 +415,16 @@ static void begin(struct scsi_cmd *c, bool lid4)
 	if (!copy_may_begin(c))
 		return;
 	bool fits = c->out_len == len && len <= LIST_MAX + 64u;
-	uint8_t *p = fits ? malloc(len) : NULL;
-	struct copy *k = p ? copy_new(c, COPY_SEGMENTS_MAX) : NULL;
-	if (k)
-		extended(c, p, k, lid4);
-	else
-		scsi_reply_sense(c, fits ? SENSE(0xb, 0x55, 0x03) : SENSE_PARAM_LENGTH);
-	free(p);
+	struct xlist *l = fits ? calloc(1, sizeof(*l)) : NULL;
+	if (l)
+		*l = (struct xlist){ .c = c, .lid4 = lid4, .len = len, .p = malloc(len), .k = copy_new(c, COPY_SEGMENTS_MAX) };
+	if (l && l->p && l->k) {
+		extended(l);
+		return;
+	}
+	scsi_reply_sense(c, fits ? SENSE(0xb, 0x55, 0x03) : SENSE_PARAM_LENGTH);
+	if (l)
+		drop(l);
 }
 
 void copy_extended(struct scsi_cmd *c)

@@ -181,10 +181,19 @@ void copy_populate(struct scsi_cmd *c)
 
 /* --- WRITE USING TOKEN --- */
 
-struct use { struct scsi_cmd *c; struct token_use *token; uint64_t skip; bool immed, del; struct ranges ranges; };
+struct use {
+	struct scsi_cmd   *c;
+	uint8_t           *p;            /* the parameter list */
+	struct token_use  *token;
+	struct copy_third *third;        /* finds the token's unit if the nexus does not see it */
+	struct copy_party *party;
+	uint64_t           skip;
+	bool               immed, del;
+	struct ranges      ranges;
+};
 
 /* Walks through the bytes that a token represents. No ranges: zeros without end. */
-struct source { const struct token_range *range; unsigned n, i; uint64_t at; struct lu_loop *ll; };
+struct source { const struct token_range *range; unsigned n, i; uint64_t at; struct lu_loop *ll; struct copy_party *party; };
 
 static bool source_over(const struct source *s)
 {
@@ -211,6 +220,7 @@ static struct copy_seg source_piece(struct source *s, struct lu_loop *to, uint64
 		return seg;
 	const struct token_range *r = &s->range[s->i];
 	seg.src = s->ll;
+	seg.src_party = s->party;
 	seg.from = r->off + s->at;
 	seg.len = MIN(len, r->len - s->at);
 	seg.lease = r->lease;
@@ -266,7 +276,8 @@ static void use_begin(struct use *u)
 {
 	struct scsi_cmd *c = u->c;
 	struct token_use *t = u->token;
-	struct source from = { .range = t ? t->range : NULL, .n = t ? t->nrange : 0, .ll = t ? t->ll : NULL };
+	struct source from = { .range = t ? t->range : NULL, .n = t ? t->nrange : 0, .ll = t ? t->ll : NULL,
+		.party = u->party };
 	struct copy *k = copy_new(c, u->ranges.n + from.n + 2);
 	struct copy_result *r = NULL;
 
@@ -288,10 +299,20 @@ static void use_begin(struct use *u)
 	k->short_of_data = bytes_in(k) < u->ranges.total;
 	k->result = r;
 	k->token = t;
+	k->third = u->third;
+	u->third = NULL;
 	k->ended = use_ended;
 	if (t)
 		t->del = u->del;
 	copy_begin(k, u->immed);
+}
+
+static void use_free(struct use *u)
+{
+	if (u->third)
+		copy_third_free(u->third);
+	free(u->p);
+	free(u);
 }
 
 static void opened(struct token_use *t)
@@ -308,7 +329,7 @@ static void opened(struct token_use *t)
 	} else {
 		use_begin(u);
 	}
-	free(u);
+	use_free(u);
 }
 
 static bool is_zero_token(const uint8_t *p)
@@ -317,8 +338,11 @@ static bool is_zero_token(const uint8_t *p)
 }
 
 /* In the order of SPC-4 5.17.6.5.2.3. */
-static struct copy_fault find_token(struct scsi_nexus *n, const uint8_t *p, struct itl **ret)
+static struct copy_fault find_token(struct use *u, const uint8_t *p, struct lu_loop **ret)
 {
+	struct scsi_nexus *n = u->c->nexus;
+	struct itl *itl;
+
 	*ret = NULL;
 	if (be16(p + 6) != TOKEN_BYTES - 8)
 		return copy_fault(SENSE_TOKEN(5, TOKEN_LENGTH), -1);
@@ -328,15 +352,18 @@ static struct copy_fault find_token(struct scsi_nexus *n, const uint8_t *p, stru
 		return copy_fault(SENSE_TOKEN(5, TOKEN_TYPE), -1);
 	if (p[16] != CSCD_IDENTIFICATION)
 		return copy_fault(SENSE_TOKEN(5, TOKEN_CORRUPT), -1);
-	*ret = copy_unit(n, p + 16);
-	if (!*ret)
+	itl = copy_unit(n, p + 16);
+	u->party = itl ? NULL : copy_third_find(u->third, p + 16);
+	if (!itl && !u->party)
 		return copy_fault(SENSE_TOKEN(5, TOKEN_UNKNOWN), -1);
-	return copy_allows(n, *ret, false) ? fine : copy_fault(SENSE_COPY_NOT_REACHABLE, -1);
+	*ret = itl ? itl->ll : u->party->ll;
+	return (itl ? copy_allows(n, itl, false) : u->party->reads) ? fine : copy_fault(SENSE_COPY_NOT_REACHABLE, -1);
 }
 
-static struct copy_fault parse_use(struct use *u, const uint8_t *p, uint32_t len, struct itl **ret_unit)
+static struct copy_fault parse_use(struct use *u, uint32_t len, struct lu_loop **ret_unit)
 {
 	const struct lu_loop *ll = u->c->ll;
+	const uint8_t *p = u->p;
 	uint64_t blocks = be64(p + 8);
 
 	u->del = p[2] & 2;
@@ -345,7 +372,7 @@ static struct copy_fault parse_use(struct use *u, const uint8_t *p, uint32_t len
 		return copy_fault(SENSE_INVALID_PARAM, 0);
 	if (be16(p) != be16(p + 534) + HEAD_USE - 2)
 		return copy_fault(SENSE_INVALID_PARAM, 534);
-	struct copy_fault f = find_token(u->c->nexus, p + 16, ret_unit);
+	struct copy_fault f = find_token(u, p + 16, ret_unit);
 	if (f.sense)
 		return f;
 	if (blocks > UINT64_MAX >> ll->shift)
@@ -354,16 +381,16 @@ static struct copy_fault parse_use(struct use *u, const uint8_t *p, uint32_t len
 	return parse_ranges(ll, p, len, 534, &u->ranges);
 }
 
-static void open_token(struct use *u, const uint8_t *bytes, struct lu_loop *ll)
+static void open_token(struct use *u, struct lu_loop *ll)
 {
 	struct token_use *t = calloc(1, sizeof(*t));
 
 	if (!t) {
 		scsi_reply_sense(u->c, SENSE(0xb, 0x55, 0x03));
-		free(u);
+		use_free(u);
 		return;
 	}
-	memcpy(t->bytes, bytes, TOKEN_BYTES);
+	memcpy(t->bytes, u->p + 16, TOKEN_BYTES);
 	t->ll = ll;
 	t->done = opened;
 	t->ctx = u;
@@ -371,11 +398,49 @@ static void open_token(struct use *u, const uint8_t *bytes, struct lu_loop *ll)
 	token_open(t);
 }
 
+/* The token's unit is known if it can be. */
+static void use_list(struct use *u)
+{
+	struct lu_loop *unit;
+	struct copy_fault f = parse_use(u, u->c->out_len, &unit);
+
+	if (!f.sense && unit) {
+		open_token(u, unit);
+		return;
+	}
+	if (f.sense)
+		copy_refuse(u->c, f);
+	else
+		use_begin(u);
+	use_free(u);
+}
+
+static void looked(struct copy_third *t)
+{
+	struct use *u = t->ctx;
+
+	if (u->c->must_abort) {
+		scsi_reply(u->c, SCSI_TASK_ABORTED);
+		use_free(u);
+	} else if (copy_may_begin(u->c)) {
+		use_list(u);
+	} else {
+		use_free(u);
+	}
+}
+
+/* Is it a token of a unit that the nexus does not see? */
+static bool is_strange(const struct use *u)
+{
+	const uint8_t *token = u->p + 16;
+
+	return !is_zero_token(token) && token[16] == CSCD_IDENTIFICATION && !copy_unit(u->c->nexus, token + 16);
+}
+
 void copy_use_token(struct scsi_cmd *c)
 {
 	uint8_t *p = copy_may_begin(c) ? get_list(c, HEAD_USE) : NULL;
 	struct use *u = p ? calloc(1, sizeof(*u)) : NULL;
-	struct itl *unit;
 
 	if (!u) {
 		if (p)
@@ -384,18 +449,15 @@ void copy_use_token(struct scsi_cmd *c)
 		return;
 	}
 	u->c = c;
+	u->p = p;
 	c->len = 0;
-	struct copy_fault f = parse_use(u, p, c->out_len, &unit);
-	if (f.sense) {
-		copy_refuse(c, f);
-		free(u);
-	} else if (unit) {
-		open_token(u, p + 16, unit->ll);
+	u->third = is_strange(u) ? copy_third_new(c, looked, u) : NULL; /* out of memory: a token that is not known */
+	if (u->third) {
+		copy_third_add(u->third, p + 16 + 16);
+		copy_third_go(u->third, c->loop);
 	} else {
-		use_begin(u);
-		free(u);
+		use_list(u);
 	}
-	free(p);
 }
 
 /* --- REPORT ALL ROD TOKENS --- */

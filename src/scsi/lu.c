@@ -442,6 +442,7 @@ static void close_leg(struct round_leg *leg, void *ctx)
 	struct lu *lu = ctx;
 	struct scsi_cmd *c, *tmp;
 
+	lu_on(lu, leg->loop)->closing = true;
 	if (leg->loop == lu->home) {
 		sanitize_stop(lu);
 		selftest_stop(lu);

@@ -107,6 +107,7 @@ struct lu_loop {
 	struct lu   *lu;
 	struct loop *loop;
 	uint8_t      shift;          /* log2 of the logical block */
+	bool         closing;        /* lu_close() has been here: who is not waited for now will not be */
 	uint16_t     progress;       /* of work that the unit does by itself, in 65536ths */
 	struct lu_pub pub;
 	struct list  cmds;           /* scsi_cmd.in_lu, in order of arrival */
@@ -216,6 +217,7 @@ struct scsi_nexus {
 	struct lu_job job;
 	void       (*gone)(void *ctx);
 	void        *gone_ctx;
+	char        *principal;       /* scsi_nexus_principal(), NULL: nobody vouches for it */
 	char         initiator[LIM_ISCSI_NAME + 1];
 };
 
@@ -240,7 +242,8 @@ struct scsi_loop {
 	unsigned         niov_free;
 	struct lu_freeze *freeze_free;
 	struct list      wait_free;
-	unsigned         ncopies;     /* under way: each may hold a step's memory */
+	unsigned         ncopies;     /* under way */
+	uint64_t         copy_bytes, copy_budget; /* that steps through memory hold, and may */
 };
 extern struct scsi_loop *scsi_loops[LIM_LOOPS];
 extern struct loop *scsi_control;

@@ -544,9 +544,16 @@ int scsi_init(struct loop *control, struct err *e)
 		list_init(&sl->nexuses);
 		list_init(&sl->wait_free);
 		sl->next_id = (uint64_t)(i + 1) << 48;
+		sl->copy_budget = LIM_COPY_MEMORY;
 		scsi_loops[loop_index(loop_group.loop[i])] = sl;
 	}
 	return 0;
+}
+
+void scsi_copy_budget(uint64_t bytes)
+{
+	for (unsigned i = 0; i < loop_group.n; i++)
+		scsi_loop(loop_group.loop[i])->copy_budget = bytes;
 }
 
 void scsi_fini(void)

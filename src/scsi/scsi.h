@@ -118,6 +118,10 @@ struct scsi_cmd {
 	struct blk_io       io;
 };
 
+/* Memory that copies through memory may hold on each loop, bytes; LIM_COPY_MEMORY until it is called: after scsi_init(),
+ * before the loops run. What one copy needs is always granted. */
+void scsi_copy_budget(uint64_t bytes);
+
 /* Transport side. */
 void scsi_cmd_init(struct scsi_cmd *c, struct loop *l); /* cheap: does not clear the whole struct */
 void scsi_begin(struct scsi_cmd *c);
@@ -167,6 +171,9 @@ void scsi_tmf(struct scsi_tmf *t);
 /* An I_T nexus: one initiator port (name + ISID) at one target port group. Lives on its loop. */
 struct scsi_nexus *scsi_nexus_new(struct scsi_target *t, struct loop *l, const char *initiator,
 	const uint8_t isid[6], uint16_t tpgt);
+/* How the transport knows that the initiator is the one it says: nexuses of one initiator name with the same text, of any
+ * targets, count as one initiator to copies. Once at its beginning, copied; 0 or -ENOMEM. Without it a nexus stands alone. */
+int scsi_nexus_principal(struct scsi_nexus *n, const char *text);
 /* What its transport is, once at its beginning. level: iSCSIProtocolLevel. lost: called on its loop, from outside of the
  * transport, when a function of another nexus has marked commands of this one at a LUN; their done() comes later. */
 void scsi_nexus_transport(struct scsi_nexus *n, uint8_t level, void (*lost)(void *ctx, const uint8_t lun[8]), void *ctx);

@@ -280,6 +280,12 @@ struct scsi_nexus *scsi_nexus_new(struct scsi_target *t, struct loop *l, const c
 	return n;
 }
 
+int scsi_nexus_principal(struct scsi_nexus *n, const char *text)
+{
+	n->principal = strdup(text);
+	return n->principal ? 0 : -ENOMEM;
+}
+
 void scsi_nexus_transport(struct scsi_nexus *n, uint8_t level, void (*lost)(void *ctx, const uint8_t lun[8]), void *ctx)
 {
 	n->level = level;
@@ -304,6 +310,7 @@ static void nexus_free(struct scsi_nexus *n)
 	each_itl(n, drop_at);
 	for (unsigned i = 0; i < LIM_LUNS / ITL_PAGE; i++)
 		free(n->page[i]);
+	free(n->principal);
 	free(n);
 	if (gone)
 		gone(ctx);

@@ -209,12 +209,17 @@ static inline struct lu *bed_lu(const struct lu_conf *conf, struct blk *blk)
 	return lu;
 }
 
-static inline void bed_map(const struct scsi_lun *luns, unsigned n)
+static inline void bed_map_of(struct scsi_target *t, const struct scsi_lun *luns, unsigned n)
 {
 	int done = 0;
 
-	scsi_target_set_luns(bed.target, luns, n, bed_count, &done);
+	scsi_target_set_luns(t, luns, n, bed_count, &done);
 	bed_until(&done);
+}
+
+static inline void bed_map(const struct scsi_lun *luns, unsigned n)
+{
+	bed_map_of(bed.target, luns, n);
 }
 
 static inline void bed_close(struct lu *lu)
@@ -225,13 +230,20 @@ static inline void bed_close(struct lu *lu)
 	bed_until(&done);
 }
 
-static inline struct scsi_nexus *bed_nexus(unsigned loop, uint8_t isid)
+static inline struct scsi_nexus *bed_nexus_at(struct scsi_target *t, unsigned loop, uint8_t isid, const char *initiator,
+	const char *principal)
 {
 	uint8_t id[6] = { 0x80, 0, 0, 0, 0, isid };
-	struct scsi_nexus *n = scsi_nexus_new(bed.target, loop_group.loop[loop], "iqn.2026-01.test:client", id, 1);
+	struct scsi_nexus *n = scsi_nexus_new(t, loop_group.loop[loop], initiator, id, 1);
 
 	assert_non_null(n);
+	assert_int_equal(scsi_nexus_principal(n, principal), 0);
 	return n;
+}
+
+static inline struct scsi_nexus *bed_nexus(unsigned loop, uint8_t isid)
+{
+	return bed_nexus_at(bed.target, loop, isid, "iqn.2026-01.test:client", "user client");
 }
 
 static inline void bed_nexus_close(struct scsi_nexus *n)
