@@ -67,7 +67,8 @@ static enum logout_response logout(struct iscsi_conn *c, enum logout_reason reas
 	uint32_t exp_stat_sn = be32(h + BHS_EXP_STAT_SN);
 
 	if (reason == CLOSE_SESSION) {
-		s->closing = s->logged_out = true;
+		s->logged_out = true;
+		iscsi_session_close(s);
 		return LOGOUT_OK;
 	}
 	if (reason == FOR_RECOVERY && s->params.erl < 2)

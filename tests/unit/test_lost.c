@@ -102,7 +102,7 @@ static uint8_t logout(struct duplex *x, uint8_t reason, uint16_t cid, uint32_t e
 	duplex_send(x, bhs, NULL, 0);
 	return next(x, ISCSI_LOGOUT_RSP)[LOGOUT_RESPONSE];
 }
-enum { CLOSE_CONNECTION = 1, FOR_RECOVERY = 2 };
+enum { CLOSE_SESSION, CLOSE_CONNECTION, FOR_RECOVERY = 2 };
 
 static void reassign_only(struct duplex *x, uint32_t itt, uint32_t exp_data_sn)
 {
@@ -395,6 +395,23 @@ static void test_expiry(void **state)
 	close_all();
 }
 
+/* A logout of the session ends what lost connections left behind too: nothing is kept that nobody may come for (11.14). */
+static void test_session_logout(void **state)
+{
+	SESSION(LEVEL2 "InitialR2T=Yes\0ImmediateData=No\0");
+	JOIN(1, "");
+	command(&e, 0x2a, 0, 512, 0);
+	skip_all(&e);
+	duplex_drop(&e);
+	duplex_run(&d);
+	skip_all(&d);
+	assert_int_equal(logout(&d, CLOSE_SESSION, 0, 0), 0);
+	assert_int_equal(d.session->nlost, 0);
+	assert_int_equal(d.session->inflight, 0);
+	assert_int_equal(iscsi_session_tick(d.session, 1000 * NS_PER_S), UINT64_MAX);
+	close_all();
+}
+
 /* Below level 2 recovery and reassignment are refused with their own codes, and tasks end with their connection. */
 static void test_level_one(void **state)
 {
@@ -587,7 +604,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order), cmocka_unit_test(test_allegiance), cmocka_unit_test(test_reassign_read),
 		cmocka_unit_test(test_reassign_segments), cmocka_unit_test(test_reassign_write),
-		cmocka_unit_test(test_reinstate_acks), cmocka_unit_test(test_not_kept), cmocka_unit_test(test_expiry),
+		cmocka_unit_test(test_reinstate_acks), cmocka_unit_test(test_not_kept), cmocka_unit_test(test_expiry), cmocka_unit_test(test_session_logout),
 		cmocka_unit_test(test_level_one), cmocka_unit_test(test_storm), cmocka_unit_test(test_abort_lost),
 		cmocka_unit_test(test_reset_passes_arrival), cmocka_unit_test(test_abort_bad_immediate),
 		cmocka_unit_test(test_write_lost_twice),
