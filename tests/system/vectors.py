@@ -3,7 +3,7 @@
 """What VMware ESXi and Windows send to a disk, replayed command by command. Neither system can run here: the sequences
 are written from their makers' public documentation of VAAI, of offloaded data transfer (ODX) and of thin provisioning,
 and from the standards, not recorded from the systems."""
-import os, struct, subprocess, sys, tempfile
+import json, os, struct, subprocess, sys, tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 import harness as h
@@ -122,6 +122,59 @@ def clone(s):
            struct.pack(">BBHHHHHQQ", 2, 0, 24, 0, 1, 0, 8, 0, 0))
     a.close()
     b.close()
+
+
+def conf(d, disks):
+    """One target per disk, the first two for alice by CHAP, the third for anybody."""
+    iqn, who = "iqn.2025-01.test.lunette:t", {"users": ["alice"]}
+    path = os.path.join(d, "c.json")
+    with open(path, "w") as f:
+        json.dump({"volumes": {f"v{i}": dict(v) for i, v in enumerate(disks)}, "users": {"alice": "a" * 16},
+                   "targets": {f"{iqn}{i}": {"luns": {"0": f"v{i}"}, **(who if i < 2 else {})} for i in range(3)}}, f)
+    return path, iqn
+
+
+def targets(flavour, loop, disks):
+    """One target per disk: copies and tokens go between them while the initiator has a session with both by the same user,
+    and not else: not by its name alone, not by another name (SPC-4 5.17.2, sense of an unreachable CSCD)."""
+    with tempfile.TemporaryDirectory(prefix="lunette-vectors-") as d:
+        path, iqn = conf(d, [{k: v.format(d=d) for k, v in x.items()} for x in disks])
+        with h.Server(flavour=flavour, loop=loop, config=path) as s:
+            def session(i, name="iqn.2025-01.test.lunette:one"):
+                user = {"user": "alice", "secret": "a" * 16} if i < 2 else {}
+                c = iscsi.Session(s.host, s.port, f"{iqn}{i}", initiator=name, **user)
+                c.ready()
+                return c
+            a, b, open_ = session(0), session(1), session(2)
+            data, names = os.urandom(MIB), [naa(c) for c in (a, b, open_)]
+            b.write(0, data)
+            xcopy(a, 1, names[1], names[0], [(0, 8192, 2048)])
+            same("data", a.read(8192, 2048), data)
+            token = populate(b, 0x1001, [(0, 2048)])
+            same("all written", use(a, 0x2001, token, [(16384, 2048)]), (1, 2048))
+            same("data", a.read(16384, 2048), data)
+            for lid, (c, src, dst) in enumerate(((open_, 1, 2), (a, 1, 2)), 2):  # nobody proved that it is the same
+                refused(c, 0xa, 0x0d, 2, xcopy, lid, names[src], names[dst], [(0, 0, 8)])
+            refused(open_, 5, 0x23, 4, use, 0x2002, token, [(0, 2048)])
+            b.logout()
+            other = session(1, "iqn.2025-01.test.lunette:two")
+            refused(a, 0xa, 0x0d, 2, xcopy, 4, names[1], names[0], [(0, 0, 8)])
+            refused(a, 5, 0x23, 4, use, 0x2003, token, [(0, 2048)])
+            b = session(1)
+            xcopy(a, 5, names[0], names[1], [(8192, 32768, 2048)])
+            same("data", b.read(32768, 2048), data)
+            for c in (a, b, open_, other):
+                c.close()
+    return "EXTENDED COPY and tokens between targets, and who may not"
+
+
+def refused(c, key, asc, ascq, fn, *args):
+    try:
+        fn(c, *args)
+    except iscsi.ScsiError as e:
+        same("sense", (e.key, e.asc, e.ascq), (key, asc, ascq))
+        return
+    raise RuntimeError("it succeeded")
 
 
 def zero(s):
@@ -295,6 +348,8 @@ def main():
     for loop in ("uring", "epoll"):
         rep.case(f"{loop}/ram", replay, "release", loop, ram)
         rep.case(f"{loop}/files", replay, "release", loop, files)
+        rep.case(f"{loop}/targets", targets, "release", loop, [{"type": "ram", "size": "64MiB"}] * 2 +
+                 [{"type": "file", "path": "{d}/c", "size": "64MiB"}])
     rep.case("uring/mixed", replay, "release", "uring", ram[:2] + files[2:])
     if os.geteuid() == 0:
         rep.case("stun", stun, "release")
