@@ -348,6 +348,7 @@ int lu_open(struct lu **ret, const struct lu_type *type, const char *name, const
 		ident_load(lu);
 		alua_load(lu);
 		lu_derive(lu);
+		lu->told_nblk = lu->pub.nblk;
 		r = lu_add_loops(lu) ? err_set(e, -ENOMEM, "out of memory") : 0;
 	}
 	if (r) {
@@ -367,6 +368,8 @@ static void run_attach(struct lu_job *j)
 	const struct control_job *cj = container_of(j, struct control_job, job);
 
 	lu_set(&j->lu->pub, cj->blk, &cj->fit);
+	lu_derive(j->lu);
+	j->lu->told_nblk = j->lu->pub.nblk;
 	j->ua = UA_MEDIUM_CHANGED;
 	lu_publish(j);
 }
@@ -389,10 +392,11 @@ int lu_attach(struct lu *lu, struct blk *blk, struct err *e)
 
 static void run_capacity(struct lu_job *j)
 {
-	uint64_t before = j->lu->pub.nblk;
+	struct lu *lu = j->lu;
 
-	lu_derive(j->lu);
-	j->ua = j->lu->pub.nblk != before ? UA_CAPACITY_CHANGED : 0;
+	lu_derive(lu);
+	j->ua = lu->pub.nblk != lu->told_nblk ? UA_CAPACITY_CHANGED : 0;
+	lu->told_nblk = lu->pub.nblk;
 	lu_publish(j);
 }
 

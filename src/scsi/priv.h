@@ -145,6 +145,7 @@ struct lu {
 	unsigned        npreventers;
 	uint64_t       *aca;          /* home: ids of nexuses in ACA */
 	unsigned        naca;
+	uint64_t        told_nblk;    /* home: the capacity that was told last; any job may bring pub.nblk up to date */
 	uint32_t        alua_seq;     /* home: number of the last change of access states */
 	struct list     freezes;      /* home: lu_freeze.node, in order of request */
 	struct tokens  *tokens;       /* home: token.c; NULL: it never made one */

@@ -737,6 +737,7 @@ static void attach(void **state)
 	assert_int_equal(bed_rw(n2, 1, false, 0, 1, NULL, 4096).status, SCSI_CHECK_CONDITION);
 	assert_int_equal(bed_rw(n, 1, false, 255, 1, NULL, 4096).len, 4096);
 	atomic_store(&lu_blk(absent)->bytes, 1 << 19); /* pretend: ram does not change */
+	lu_space(absent, 0, 1 << 30); /* another change of the unit's state comes first */
 	lu_capacity_changed(absent);
 	bed_settle();
 	assert_sense(RUN(n, 1, 0x00), 6, 0x2a, 0x09);
