@@ -382,8 +382,6 @@ static int check_contents(struct server *s, const struct conf_volume *v, struct 
 	return err_set(e, -EBUSY, "its contents would be lost with this change; give the changed disk another name");
 }
 
-/* Opens the disks that are new or changed, into `fresh`. A changed one whose old self holds the medium comes up
- * not ready and is attached when that has gone. */
 static json_t *without_size(struct conf_volume *v, uint64_t *ret_size)
 {
 	json_t *o = conf_to_json(&conf_volume_type, v, true);
@@ -395,6 +393,16 @@ static json_t *without_size(struct conf_volume *v, uint64_t *ret_size)
 	return o;
 }
 
+/* Does each layer follow the driver? One that has a size of its own takes another when it is opened. */
+static bool can_grow(struct disk *d)
+{
+	struct blk *b = lu_blk(d->lu);
+
+	while (b->child[0] && !b->ops->poll_size)
+		b = b->child[0];
+	return !b->child[0] && b->ops->grow;
+}
+
 /* Is all that changes a size that becomes more, and can the disk grow while it is in use? */
 static bool is_grown(struct server *s, struct conf_volume *v)
 {
@@ -402,7 +410,7 @@ static bool is_grown(struct server *s, struct conf_volume *v)
 	struct disk *d = old ? disk_find(s, v->name) : NULL;
 	uint64_t before, after;
 
-	if (!d || !d->ready || !v->node.ops->grow || old->node.ops != v->node.ops)
+	if (!d || !d->ready || !can_grow(d) || old->node.ops != v->node.ops)
 		return false;
 	json_t *x = without_size(old, &before), *y = without_size(v, &after);
 	bool same = json_equal(x, y) && before && after > before;
@@ -411,6 +419,8 @@ static bool is_grown(struct server *s, struct conf_volume *v)
 	return same;
 }
 
+/* Opens the disk if it is new or changed, into `fresh`. A changed one whose old self holds the medium comes up not ready
+ * and is attached when that has gone. */
 static int disk_make(struct server *s, struct conf_volume *v, struct list *fresh, struct err *e)
 {
 	struct disk *d;

@@ -804,6 +804,28 @@ def grown_by_configuration():
             d.wait_log("a disk that shrinks would lose its end", seconds=5)
 
 
+def grown_with_checksums():
+    """A file with an integrity store grows by the configuration too: it is opened anew, and keeps its data and identity."""
+    port = h.free_port()
+    with tempfile.TemporaryDirectory() as t:
+        c = base(port)
+        c["volumes"]["one"] = {"type": "file", "path": t + "/disk", "size": "4MiB", "integrity": t + "/sums"}
+        with Daemon("--config", write(t, c)) as d:
+            s = session(port)
+            serial = s.inquiry(0x80)
+            s.write(0, b"x" * 512)
+            c["volumes"]["one"]["size"] = "6MiB"
+            write(t, c)
+            d.hup()
+            d.wait_log("disk ready", seconds=5)
+            s.ready()
+            need(s.capacity()[0] == (6 << 20) // 512 - 1, f"capacity {s.capacity()}")
+            need(s.inquiry(0x80) == serial, "another identity")
+            need(s.read(0, 1) == b"x" * 512, "the data is gone")
+            s.write((6 << 20) // 512 - 1, b"y" * 512)
+            need(s.read((6 << 20) // 512 - 1, 1) == b"y" * 512, "the new end does not keep data")
+
+
 def asking():
     """lunette status and sessions, --json, kick; exit statuses 2, 3 and 7."""
     port = h.free_port()
@@ -888,7 +910,7 @@ def protect():
 
 CASES = [ready_once, notify, howto, port_in_use, bad_address, missing_file, locked_file, bad_iqn, wrong_usage, information,
          drain, drain_hangs, drain_stuck, identities, identity_new_file, two_daemons, reload_keeps_sessions, reload_under_load, reload_hung, reload_luns, reload_invalid,
-         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, four_errors, guessed_secrets, client_limits, late_disk, file_grows, grown_by_configuration, asking, asking_hostile, protect]
+         reload_users, reload_ram, reload_disk, options_reach_the_wire, rotated_secret, four_errors, guessed_secrets, client_limits, late_disk, file_grows, grown_by_configuration, grown_with_checksums, asking, asking_hostile, protect]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--inside"]:
