@@ -269,9 +269,11 @@ static bool paths_equal(const struct disk *d, const struct alua_change *c, unsig
 
 void disk_set_paths(struct disk *d, const struct alua_change *c, unsigned n)
 {
-	if (!paths_equal(d, c, n) && !d->fresh)
+	int r = d->fresh ? lu_alua_init(d->lu, c, n) : 0;
+
+	if (r == -EBUSY || (!d->fresh && !paths_equal(d, c, n)))
 		lu_alua_configure(d->lu, c, n, NULL, NULL);
-	else if (d->fresh && lu_alua_init(d->lu, c, n) < 0)
+	else if (r < 0)
 		log_error("access states not set volume=%s reason=\"out of memory\"", d->name);
 	d->fresh = false;
 	free(d->paths);

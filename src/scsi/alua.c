@@ -485,8 +485,10 @@ void alua_set(struct scsi_cmd *c)
 int lu_alua_init(struct lu *lu, const struct alua_change *c, unsigned n)
 {
 	struct alua_state *s;
-	int r = alua_rebase(lu->pub.alua, c, n, &s);
 
+	if (lu->control_jobs)
+		return -EBUSY;
+	int r = alua_rebase(lu->pub.alua, c, n, &s);
 	if (r)
 		return r;
 	alua_free(lu);

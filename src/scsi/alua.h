@@ -59,7 +59,8 @@ size_t alua_encode(const struct alua_state *s, uint8_t p[ALUA_SAVE_MAX]);
 int  alua_decode(const uint8_t *p, size_t n, struct alua_state **ret); /* -EINVAL: damaged */
 
 /* --- of a unit; control thread --- */
-/* What the configuration says of the groups; the others are optimized. Before the unit is in a LUN map. */
+/* What the configuration says of the groups; the others are optimized. Before the unit is in a LUN map. -EBUSY: it has work
+ * of its own already (a SANITIZE that goes on), so that lu_alua_configure() must say it. */
 int  lu_alua_init(struct lu *lu, const struct alua_change *c, unsigned n);
 /* The same later: a change by the configuration. done(ctx, 0 or -errno) on the control loop. */
 void lu_alua_configure(struct lu *lu, const struct alua_change *c, unsigned n, void (*done)(void *ctx, int result),

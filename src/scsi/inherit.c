@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * A logical unit that takes the place of another of the same identity, when the configuration of its disk changes: who is
  * registered and who holds a reservation stays (SPC-4 5.13), and so do access states. The old one is sealed first: a job
- * on its home, after which commands that would change its state end with BUSY, so that nothing acknowledged is missed. */
+ * on its home, after which commands that would change its state end with BUSY, so that nothing acknowledged is missed.
+ * Then a job of the new one takes the state over: nobody sees that unit yet, but it may have work of its own already. */
 #include "scsi/alua.h"
 #include "scsi/pr.h"
 
 struct inherit {
-	struct lu_job      job; /* of the old one */
-	struct lu         *next;
+	struct lu_job      job; /* of the old one, then of the new one */
+	struct lu         *old, *next;
 	struct pr_state   *pr;
 	struct alua_state *alua;
 	bool               failed;
@@ -34,32 +35,47 @@ static void run_seal(struct lu_job *j)
 	lu_job_end(j);
 }
 
-/* Control thread: `next` is in no map yet, so no loop looks at it. */
-static void sealed(struct lu_job *j)
+static void run_take(struct lu_job *j)
 {
 	struct inherit *in = container_of(j, struct inherit, job);
-	struct lu *old = j->lu, *next = in->next;
-	int result = in->failed ? -ENOMEM : 0;
+	struct lu *next = j->lu;
 
 	for (unsigned i = 0; in->alua && i < in->alua->n; i++)
 		if (in->alua->group[i].access == ALUA_TRANSITIONING) /* nothing runs on the new one yet */
 			in->alua->group[i].access = in->alua->group[i].to;
-	if (!in->failed) {
-		pr_free(next);
-		alua_free(next);
-		next->pub.pr = in->pr;
-		next->pub.alua = in->alua;
-		lu_derive(next);
-		for (unsigned i = 0; i < next->nloops; i++)
-			if (next->ll[i])
-				next->ll[i]->pub = next->pub;
-	} else {
-		free(in->pr);
-		free(in->alua);
-	}
+	pr_free(next);
+	alua_free(next);
+	next->pub.pr = in->pr;
+	next->pub.alua = in->alua;
+	lu_publish(j);
+}
+
+static void end(struct inherit *in, int result)
+{
+	struct lu *old = in->old;
+
+	lu_unhold(in->next); /* free for what done() does with it */
 	in->done(in->ctx, result);
 	free(in);
 	lu_unhold(old);
+}
+
+static void taken(struct lu_job *j)
+{
+	end(container_of(j, struct inherit, job), 0);
+}
+
+static void sealed(struct lu_job *j)
+{
+	struct inherit *in = container_of(j, struct inherit, job);
+
+	if (!in->failed) {
+		lu_job_start(&in->job, in->next, scsi_control, run_take, taken);
+		return;
+	}
+	free(in->pr);
+	free(in->alua);
+	end(in, -ENOMEM);
 }
 
 bool lu_same_identity(const struct lu *a, const struct lu *b)
@@ -75,7 +91,8 @@ void lu_inherit(struct lu *next, struct lu *old, void (*done)(void *ctx, int res
 		done(ctx, -ENOMEM);
 		return;
 	}
-	*in = (struct inherit){ .next = next, .done = done, .ctx = ctx };
+	*in = (struct inherit){ .old = old, .next = next, .done = done, .ctx = ctx };
 	lu_hold(old);
+	lu_hold(next);
 	lu_job_start(&in->job, old, scsi_control, run_seal, sealed);
 }
