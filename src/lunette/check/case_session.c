@@ -267,8 +267,10 @@ CASE(text, without_end, "6.2", 0, "text without end is given up: the target reje
 	uint8_t *part = check_alloc(k, 8192);
 	uint32_t itt = 0, ttt = ISCSI_NO_TAG, n = MIN(c->send_max, 8192u);
 
+	static const char key[] = "X-com.example.key=";
+
 	memset(part, 'x', 8192);
-	memcpy(part, "X-com.example.key=", 18);
+	memcpy(part, key, sizeof(key) - 1);
 	for (unsigned i = 0; i < (4u << 20) / n; i++) {
 		struct req r = req_text(part, n);
 		r.h[1] = FLAG_CONTINUE;
