@@ -138,7 +138,7 @@ static void advance(struct iscsi_task *t)
 {
 	uint32_t want = t->cmd.out_len;
 
-	if (t->unsol)
+	if (t->unsol || t->state == TASK_RESPOND || t->state == TASK_KEPT) /* answered: its place in the queue is taken */
 		return;
 	if (t->finished) {
 		if (!t->r2t_n)
