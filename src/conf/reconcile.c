@@ -403,8 +403,9 @@ static bool can_grow(struct disk *d)
 	return !b->child[0] && b->ops->grow;
 }
 
-/* Is all that changes a size that becomes more, and can the disk grow while it is in use? */
-static bool is_grown(struct server *s, struct conf_volume *v)
+/* Is all that changes the size of a disk that can grow while it is in use? Its driver refuses less than there is, and
+ * the reload with it: to open the disk again would only take it away from who uses it. */
+static bool is_resized(struct server *s, struct conf_volume *v)
 {
 	struct conf_volume *old = conf_volume(&s->conf, v->name);
 	struct disk *d = old ? disk_find(s, v->name) : NULL;
@@ -413,7 +414,7 @@ static bool is_grown(struct server *s, struct conf_volume *v)
 	if (!d || !d->ready || !can_grow(d) || old->node.ops != v->node.ops)
 		return false;
 	json_t *x = without_size(old, &before), *y = without_size(v, &after);
-	bool same = json_equal(x, y) && before && after > before;
+	bool same = json_equal(x, y) && before && after && after != before;
 	json_decref(x);
 	json_decref(y);
 	return same;
@@ -428,7 +429,7 @@ static int disk_make(struct server *s, struct conf_volume *v, struct list *fresh
 
 	if (is_kept(s, v))
 		return 0;
-	if (is_grown(s, v))
+	if (is_resized(s, v))
 		return disk_grow(disk_find(s, v->name), v, e);
 	r = check_contents(s, v, e);
 	if (r == 0)
@@ -475,7 +476,7 @@ static void disks_retire(struct server *s, struct conf *c)
 
 	list_for_each(d, &s->disks, node) {
 		struct conf_volume *v = conf_volume(c, d->name);
-		if (!d->retired && !(v && (is_kept(s, v) || is_grown(s, v))))
+		if (!d->retired && !(v && (is_kept(s, v) || is_resized(s, v))))
 			d->retired = true;
 	}
 }

@@ -781,7 +781,8 @@ def file_grows():
 
 def grown_by_configuration():
     """A size that becomes more in the configuration: the disk grows while it is in use, keeps its data and its session,
-    and says so (2A/09); it grows at a start too; less than the file has is refused."""
+    and says so (2A/09); it grows at a start too; less than the file has is refused
+    and leaves the disk in use."""
     port = h.free_port()
     with tempfile.TemporaryDirectory() as t:
         c = base(port)
@@ -796,6 +797,10 @@ def grown_by_configuration():
             need(s.capacity()[0] == (6 << 20) // 512 - 1, f"capacity {s.capacity()}")
             need(s.read(0, 1) == b"x" * 512, "the data is gone")
             s.write((6 << 20) // 512 - 1, b"y" * 512)
+            c["volumes"]["one"]["size"] = "5MiB"
+            write(t, c)
+            d.hup("nothing changed: volumes/one/size")
+            need(s.read((6 << 20) // 512 - 1, 1) == b"y" * 512, "a size that is less took the disk from its session")
         c["volumes"]["one"]["size"] = "8MiB"
         with Daemon("--config", write(t, c)) as d:
             need(session(port).capacity()[0] == (8 << 20) // 512 - 1, "it did not grow at the start")
