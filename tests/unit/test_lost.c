@@ -604,7 +604,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order), cmocka_unit_test(test_allegiance), cmocka_unit_test(test_reassign_read),
 		cmocka_unit_test(test_reassign_segments), cmocka_unit_test(test_reassign_write),
-		cmocka_unit_test(test_reinstate_acks), cmocka_unit_test(test_not_kept), cmocka_unit_test(test_expiry), cmocka_unit_test(test_session_logout),
+		cmocka_unit_test(test_reinstate_acks), cmocka_unit_test(test_not_kept), cmocka_unit_test(test_expiry),
+		cmocka_unit_test(test_session_logout),
 		cmocka_unit_test(test_level_one), cmocka_unit_test(test_storm), cmocka_unit_test(test_abort_lost),
 		cmocka_unit_test(test_reset_passes_arrival), cmocka_unit_test(test_abort_bad_immediate),
 		cmocka_unit_test(test_write_lost_twice),
