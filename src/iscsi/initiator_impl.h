@@ -87,6 +87,7 @@ struct ini_conn {
 	bool                  tell_connect, tell_hangup;
 	bool                  draining;     /* is asked to log out: takes no further commands */
 	bool                  orphaned;     /* level 2: the target must hear of its end before its tasks go on */
+	bool                  unsure;       /* joined: its tasks are not moved before it has told what was counted of them */
 	bool                  ffp;          /* this transport has been in full feature phase */
 	bool                  text_wanted;  /* an answer to SendTargets is to come */
 	char                  why[120];
@@ -160,7 +161,6 @@ struct iscsi_ini {
 	char                  why_text[160];
 	unsigned              closed_code;
 	bool                  closed_told, down_told, logged_out, expired;
-	bool                  unsure;       /* exp_cmd_sn may be old: no task is moved before the target has told it */
 	uint16_t              tsih;
 	char                  moved[288];   /* TargetAddress of a "target moved" answer, or empty */
 	uint32_t              cmd_sn, exp_cmd_sn, max_cmd_sn, own_itt;

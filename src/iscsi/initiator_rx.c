@@ -34,13 +34,14 @@ static bool take_stat_sn(struct ini_conn *c, const uint8_t *bhs)
 }
 
 /* 4.2.2.1: the window only moves forward. */
-static void take_window(struct iscsi_ini *i, const uint8_t *bhs)
+static void take_window(struct ini_conn *c, const uint8_t *bhs)
 {
+	struct iscsi_ini *i = c->i;
 	uint32_t max = be32(bhs + BHS_MAX_CMD_SN), exp = be32(bhs + BHS_EXP_CMD_SN);
 
 	if (!sn_le(exp - 1, max))
 		return;
-	i->unsure = false;
+	c->unsure = false;
 	if (sn_lt(i->max_cmd_sn, max))
 		i->max_cmd_sn = max;
 	if (sn_lt(i->exp_cmd_sn, exp) && sn_le(exp, i->cmd_sn))
@@ -323,7 +324,7 @@ static void header_end(struct ini_conn *c, const uint8_t *hdr)
 		return;
 	}
 	if (c->state != CONN_LOGIN)
-		take_window(c->i, hdr);
+		take_window(c, hdr);
 	if (op == ISCSI_DATA_IN && !begin_data_in(c, hdr))
 		return;
 	if (!c->rx_len) {

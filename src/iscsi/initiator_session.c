@@ -201,7 +201,7 @@ static void reset(struct ini_conn *c)
 	free(c->rx_buf);
 	iscsi_text_free(&c->text);
 	list_splice_tail(&c->i->done, &c->linger);
-	c->transport = c->tell_connect = c->tell_hangup = c->ffp = c->draining = c->text_wanted = false;
+	c->transport = c->tell_connect = c->tell_hangup = c->ffp = c->draining = c->text_wanted = c->unsure = false;
 	c->rx_buf = NULL;
 	c->rx_cmd = NULL;
 	c->rx_state = RX_BHS;
@@ -235,6 +235,7 @@ static void orphan(struct ini_conn *c)
 		list_add_tail(&i->orphans, &cmd->node);
 		cmd->orphan = true;
 		cmd->batch = 0;
+		cmd->asked = 0;
 	}
 	c->ncmds = c->held = 0;
 }
@@ -256,6 +257,17 @@ static void mourn(struct ini_conn *c)
 	dial(c, MAX(i->orphan_ns, i->now_ns + backoff(c->tries)));
 }
 
+/* Whose Logout Request went down with the connection that carried it: the target may not have heard. */
+static void mourn_again(struct iscsi_ini *i)
+{
+	for (unsigned k = 0; k < i->conf.connections; k++) {
+		struct ini_conn *c = i->conn[k];
+
+		if (c->orphaned && c->state == CONN_IDLE && !c->logout_via)
+			mourn(c);
+	}
+}
+
 static void connection_lost(struct ini_conn *c)
 {
 	struct iscsi_ini *i = c->i;
@@ -270,19 +282,21 @@ static void connection_lost(struct ini_conn *c)
 	orphan(c);
 	recover_later(i, wait, i->params.time2retain * NS_PER_S);
 	c->orphaned = true;
-	mourn(c);
+	mourn_again(i);
 }
 
 static void resume(struct iscsi_ini *i)
 {
 	struct iscsi_ini_cmd *cmd, *next;
 
-	if (i->now_ns < i->orphan_ns || i->unsure) /* Time2Wait */
+	if (i->now_ns < i->orphan_ns) /* Time2Wait */
 		return;
 	list_for_each_safe(cmd, next, &i->orphans, node) {
 		struct ini_conn *c = ini_any(i);
 
-		if (!c || cmd->reassigning || cmd->conn->orphaned)
+		if (!c || cmd->reassigning || cmd->conn->orphaned || cmd->conn->unsure)
+			continue;
+		if (cmd->asked && i->now_ns < cmd->asked_ns + i->conf.probe_ns)
 			continue;
 		if (!cmd->immediate && !sn_lt(cmd->cmd_sn, i->exp_cmd_sn)) { /* the target never counted it */
 			list_del(&cmd->node);
@@ -523,7 +537,7 @@ static void session_up(struct ini_conn *c)
 
 	i->params = c->params;
 	i->state = INI_UP;
-	i->expired = i->unsure = false;
+	i->expired = false;
 	i->tries = 0;
 	i->nconns = i->params.discovery ? 1 : MIN(i->conf.connections, i->params.max_connections);
 	c->wait_ns = 0;
@@ -552,7 +566,7 @@ void ini_joined(struct ini_conn *c)
 		return;
 	}
 	if (!list_empty(&i->orphans)) { /* what the target has counted decides what becomes of them: ask */
-		i->unsure = true;
+		c->unsure = true;
 		ini_probe(c);
 	}
 	c->orphaned = false;
@@ -599,7 +613,7 @@ uint64_t ini_session_tick(struct iscsi_ini *i)
 		return i->orphan_ns;
 	ini_tmf_resend(i);
 	if (i->now_ns < i->orphan_end_ns)
-		return i->orphan_end_ns;
+		return MIN(i->orphan_end_ns, i->now_ns + i->conf.probe_ns);
 	ini_session_lost(i, "its connections could not be recovered in time");
 	return UINT64_MAX;
 }

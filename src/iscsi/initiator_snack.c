@@ -347,7 +347,7 @@ uint64_t ini_snack_tick(struct ini_conn *c)
 	bool missing = sn_lt(c->exp_stat_sn, c->stat_asked);
 	struct iscsi_ini_cmd *cmd, *next;
 
-	if (!ini_level(c->i, 1) || c->state != CONN_FFP || (!c->ncmds && !missing && !c->logouts && !c->i->unsure &&
+	if (!ini_level(c->i, 1) || c->state != CONN_FFP || (!c->ncmds && !missing && !c->logouts && !c->unsure &&
 	    !ini_tmf_waits(c)))
 		return UINT64_MAX;
 	if (now < c->scan_ns)
@@ -360,7 +360,7 @@ uint64_t ini_snack_tick(struct ini_conn *c)
 		}
 		stat_ask(c, c->exp_stat_sn, c->stat_asked);
 	}
-	if (c->i->unsure || ini_tmf_waits(c))
+	if (c->unsure || ini_tmf_waits(c))
 		ini_probe(c);
 	ini_logout_again(c);
 	list_for_each_safe(cmd, next, &c->cmds, node)

@@ -144,11 +144,14 @@ static void reassigned(struct ini_conn *c, struct iscsi_ini_cmd *cmd, uint8_t re
 		c->ncmds++;
 		cmd->conn = c;
 		cmd->orphan = false;
+		cmd->asked = 0;
 		cmd->moved_ns = c->i->now_ns;
 	} else if (response == TMF_RSP_NO_TASK && cmd->retry) {
 		ini_requeue(c->i, cmd);
 	} else if (response == TMF_RSP_NO_TASK) {
 		ini_finish(c->i, cmd, -ECONNRESET);
+	} else if (response == TMF_RSP_ALLEGIANT && ++cmd->asked <= INI_ASK_MAX) { /* not done yet with what was logged out */
+		cmd->asked_ns = c->i->now_ns;
 	} else {
 		ini_session_lost(c->i, "the target does not hand tasks over to another connection");
 	}
@@ -176,6 +179,9 @@ void ini_tmf_done(struct ini_conn *c, uint32_t itt, uint8_t response, uint32_t i
 			ini_fail(c, 0, "task management response to no request");
 		return;
 	}
+	/* The answer to a copy, while one before it is missing: that to the first, which is asked for. */
+	if (t->function == TMF_REASSIGN && response == TMF_RSP_ALLEGIANT && c->stat_seen)
+		return;
 	t->used = false;
 	if (t->function == TMF_REASSIGN) {
 		reassigned(c, t->ref, response);

@@ -80,6 +80,7 @@ static enum logout_response logout(struct iscsi_conn *c, enum logout_reason reas
 	if (o != c) {
 		if (o->recover)
 			keep_ack_to(o, exp_stat_sn);
+		session_drop_held(s, o); /* the answer's ExpCmdSN holds: none of them is counted after it */
 		conn_close(o, "logged out on another connection");
 		o->host.wake(o->user);
 	}

@@ -233,8 +233,11 @@ void session_drop_held(struct iscsi_session *s, struct iscsi_conn *c)
 		if (h->task && h->task->dead) /* aborted, which counts as received */
 			keep_place(s, h);
 		session_unhold(s, h);
-		if (h->task)
-			continue; /* it is in conn->tasks and goes with the connection */
+		if (h->task) { /* it is in conn->tasks and goes with the connection; the initiator may send it again before */
+			if (h->task->hashed)
+				session_unhash(s, h->task);
+			continue;
+		}
 		free(h->data);
 		free(h);
 	}

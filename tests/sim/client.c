@@ -294,6 +294,8 @@ static void cmd_end(struct client *c, struct cmd *k)
 	k->busy = false;
 	c->inflight--;
 	sim_note(k->ini.status ^ (uint64_t)k->lba << 16 ^ (uint64_t)(uint32_t)k->ini.error << 32);
+	if (k->ini.error && c->conf.recovers && !c->checking)
+		test_fail("%s: command %02x was not saved: %s", c->name, k->ini.cdb[0], strerror(-k->ini.error));
 	if (k->ini.error) {
 		if (is_write(k) && k->ini.error == -ECANCELED) {
 			model_write_end(k->id, k->lba, k->n, WRITE_MAYBE); /* the target says that it is over */
@@ -364,6 +366,8 @@ static void heard_end(struct client *c, const struct iscsi_ini_event *ev)
 	log_info("%s: %s (%x)", c->name, ev->text, ev->code);
 	if (is_violation(c, ev->text))
 		test_fail("%s: the target broke the protocol: %s", c->name, ev->text);
+	if (c->conf.recovers && c->sessions && !c->checking && !strstr(ev->text, "logged out"))
+		test_fail("%s: the session was lost: %s", c->name, ev->text);
 	if (c->conf.calm && !c->checking && !strstr(ev->text, "logged out"))
 		test_fail("%s: the connection ended without need: %s", c->name, ev->text);
 }

@@ -20,6 +20,7 @@ struct client_conf {
 	bool     errors;          /* medium errors and full disks are to be expected */
 	unsigned connections, level;
 	bool     flips;           /* bits may be flipped: digests are on, and PDUs may be rejected for theirs */
+	bool     recovers;        /* level 2, and nothing fails but connections: no session ends, no command fails */
 	bool     retry;           /* lost sessions are made anew by the engine, and most commands with them */
 	struct iscsi_offer offer;
 };

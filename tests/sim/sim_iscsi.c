@@ -3,11 +3,13 @@
  *
  *	sim_iscsi --seeds 1..300     runs the seeds, each in a process of its own; every tenth twice
  *	sim_iscsi --seed 17          one, here, with the server's log
+ *	sim_iscsi --recovery ..      runs with nothing but faults of connections, at recovery level 2 (a fifth of all are)
  * LUNETTE_SIM_SEEDS=20000 makes the suite's ranges that many seeds.
  *
  * What it proves, for every seed: no read returns what it may not (RFC 7143 and SBC-4 semantics as model.h has
  * them), nothing that a flush or FUA acknowledged is lost by a power cut, no command is stuck, no PDU is rejected,
- * memory is freed, and the seed repeats exactly. */
+ * memory is freed, and the seed repeats exactly. Where only connections fail and both sides have level 2 (7.1.4.3): no command
+ * fails and no session ends. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,10 +28,12 @@ struct plan {
 	unsigned flips, clients, kills, cuts, disk_events, stalls;
 	bool power, errors, hangs;
 	unsigned aborts_permille;
+	bool recovery;
 	struct server_conf server;
 };
 
 static struct plan plan;
+static bool only_recovery; /* --recovery: every seed draws it */
 static struct client *client[CLIENTS_MAX];
 static int disk;
 static bool restart, restart_power;
@@ -69,6 +73,19 @@ static void draw_offer(struct iscsi_offer *o)
 	o->immediate_data = sim_chance(60);
 }
 
+/* Level 2 on both sides, both digests, and nothing but faults of connections: no session may end, no command fail. */
+static void draw_recovery(void)
+{
+	plan.recovery = true;
+	plan.clients = 1 + (unsigned)sim_random(2);
+	plan.cuts = 1 + (unsigned)sim_random(40);
+	plan.flips = (unsigned)sim_random(60);
+	plan.server.offer.erl = 2;
+	plan.server.offer.header_digest = plan.server.offer.data_digest = true;
+	plan.kills = plan.stalls = plan.disk_events = plan.aborts_permille = 0;
+	plan.errors = plan.hangs = false;
+}
+
 static void draw_plan(void)
 {
 	iscsi_offer_defaults(&plan.server.offer);
@@ -93,6 +110,8 @@ static void draw_plan(void)
 	if (sim_chance(15)) /* nothing but stalls and hangs: no connection may end */
 		plan.cuts = plan.kills = plan.aborts_permille = plan.flips = 0;
 	plan.disk_events = plan.errors || plan.hangs ? 1 + (unsigned)sim_random(4) : 0;
+	if (sim_chance(20) || only_recovery)
+		draw_recovery();
 }
 
 static void draw_network(void)
@@ -225,6 +244,17 @@ static void run_clients(void)
 	} while (true);
 }
 
+/* Without retries: what recovery does not save fails. */
+static void draw_recovering(struct client_conf *c)
+{
+	c->recovers = true;
+	c->retry = false;
+	c->level = 2;
+	c->connections = ONE_OF(1, 2, 4, 4);
+	c->ops = 200 + (unsigned)sim_random(1000);
+	c->depth = 4 + (unsigned)sim_random(DEPTH_MAX - 3);
+}
+
 static void new_clients(void)
 {
 	for (unsigned i = 0; i < plan.clients; i++) {
@@ -237,6 +267,8 @@ static void new_clients(void)
 		c.connections = ONE_OF(1, 1, 2, 4);
 		c.level = ONE_OF(0, 1, 2, 2);
 		c.retry = sim_chance(50);
+		if (plan.recovery)
+			draw_recovering(&c);
 		iscsi_ini_conf_defaults(&ic);
 		c.offer = ic.offer;
 		draw_offer(&c.offer);
@@ -350,6 +382,11 @@ int main(int argc, char **argv)
 {
 	unsigned long long from, to;
 	log_set_level(LOG_LEVEL_ERROR);
+	if (argc == 4 && !strcmp(argv[1], "--recovery")) {
+		only_recovery = true;
+		argv++;
+		argc--;
+	}
 	if (argc == 3 && !strcmp(argv[1], "--seed") && sscanf(argv[2], "%llu", &from) == 1) {
 		log_set_level(LOG_LEVEL_INFO);
 		uint64_t hash = run_seed(from);
@@ -358,7 +395,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (argc != 3 || strcmp(argv[1], "--seeds") || sscanf(argv[2], "%llu..%llu", &from, &to) != 2) {
-		fprintf(stderr, "usage: sim_iscsi --seed N | --seeds A..B\n");
+		fprintf(stderr, "usage: sim_iscsi [--recovery] --seed N | --seeds A..B\n");
 		return 2;
 	}
 	stretch(&from, &to);

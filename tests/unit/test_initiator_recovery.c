@@ -1,339 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  * The initiator's engine where things go wrong: several connections, SNACKs of level 1, lost connections at level 2,
  * sessions made anew. The target is played by hand, PDU by PDU. */
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
-
-#include "base/crc32c.h"
-#include "iscsi/initiator.h"
-
-#define S 1000000000ull
-enum { OUT_MAX = 1 << 18, CONNS = 4, SEGMENT = 8192, UNIT = 512 };
-
-/* The initiator under test and, per connection, what it sent and the numbers of the target that we play. */
-static struct {
-	struct iscsi_ini *i;
-	struct wire {
-		uint8_t  out[OUT_MAX];
-		size_t   len, at;
-		uint32_t stat_sn;
-		bool     asked, hung_up, up, digests;
-	} w[CONNS];
-	uint32_t exp_cmd_sn, max_cmd_sn;
-	uint64_t now;
-	struct iscsi_ini_event ev[64];
-	unsigned head, n;
-} p;
-
-/* --- playing --- */
-
-static void events(void)
-{
-	struct iscsi_ini_event ev;
-
-	while (iscsi_ini_next(p.i, &ev)) {
-		if (ev.kind == INI_EV_CONNECT) {
-			p.w[ev.conn].asked = true;
-		} else if (ev.kind == INI_EV_HANGUP) {
-			p.w[ev.conn].hung_up = true;
-			p.w[ev.conn].up = false;
-			iscsi_ini_lost(p.i, ev.conn, "closed");
-		} else {
-			ev.text = NULL;
-			p.ev[p.n++ % 64] = ev;
-		}
-	}
-}
-
-static void pass(uint64_t ns)
-{
-	p.now += ns;
-	iscsi_ini_tick(p.i, p.now);
-	events();
-	iscsi_ini_tick(p.i, p.now);
-	events();
-}
-
-static bool told(enum iscsi_ini_event_kind kind, struct iscsi_ini_event *ret)
-{
-	events();
-	if (p.head == p.n)
-		return false;
-	*ret = p.ev[p.head++ % 64];
-	assert_int_equal(ret->kind, kind);
-	return true;
-}
-
-static struct iscsi_ini_event must_tell(enum iscsi_ini_event_kind kind)
-{
-	struct iscsi_ini_event ev;
-
-	assert_true(told(kind, &ev));
-	return ev;
-}
-
-static void must_tell_nothing(void)
-{
-	events();
-	assert_int_equal(p.head, p.n);
-}
-
-static void drain(unsigned k)
-{
-	struct wire *w = &p.w[k];
-	struct iovec *iov;
-	int n;
-
-	while (w->up && (n = iscsi_ini_tx(p.i, k, &iov)) > 0) {
-		assert_true(w->len + iov[0].iov_len <= OUT_MAX);
-		memcpy(w->out + w->len, iov[0].iov_base, iov[0].iov_len);
-		w->len += iov[0].iov_len;
-		iscsi_ini_tx_done(p.i, k, iov[0].iov_len);
-	}
-}
-
-/* The next PDU on connection k; NULL: none. */
-static const uint8_t *sent(unsigned k, const uint8_t **data)
-{
-	struct wire *w = &p.w[k];
-	const uint8_t *h = w->out + w->at;
-	size_t n = 48, d = w->digests ? 4 : 0;
-
-	drain(k);
-	if (w->at == w->len)
-		return NULL;
-	n += d;
-	if (data)
-		*data = h + n;
-	if (bhs_data_len(h))
-		n += pad4(bhs_data_len(h)) + d;
-	w->at += n;
-	assert_true(w->at <= w->len);
-	return h;
-}
-
-/* Pings that look after commands may come at any time. */
-static const uint8_t *must_send(unsigned k, uint8_t opcode)
-{
-	const uint8_t *h = sent(k, NULL);
-
-	while (h && opcode && (h[0] & 0x3f) == ISCSI_NOP_OUT)
-		h = sent(k, NULL);
-	assert_non_null(h);
-	assert_int_equal(h[0] & 0x3f, opcode);
-	return h;
-}
-
-static void must_send_nothing(unsigned k)
-{
-	assert_null(sent(k, NULL));
-}
-
-static void answer(unsigned k, uint8_t h[48], const void *data, uint32_t len, bool spoil)
-{
-	static uint8_t b[SEGMENT + 64];
-	struct wire *w = &p.w[k];
-	size_t n = 48;
-
-	put_be24(h + 5, len);
-	put_be32(h + 24, w->stat_sn);
-	put_be32(h + 28, p.exp_cmd_sn);
-	put_be32(h + 32, p.max_cmd_sn);
-	memcpy(b, h, 48);
-	if (w->digests) {
-		put_le32(b + n, crc32c(0, b, 48));
-		n += 4;
-	}
-	if (len) {
-		memset(b + n, 0, pad4(len));
-		memcpy(b + n, data, len);
-		if (w->digests)
-			put_le32(b + n + pad4(len), crc32c(0, b + n, pad4(len)) ^ spoil);
-		n += pad4(len) + (w->digests ? 4 : 0);
-	}
-	iscsi_ini_rx(p.i, k, b, n);
-}
-
-static void dial(unsigned k)
-{
-	pass(0);
-	assert_true(p.w[k].asked);
-	p.w[k].asked = p.w[k].hung_up = false;
-	p.w[k].up = true;
-	p.w[k].len = p.w[k].at = 0;
-	p.w[k].digests = false;
-	p.w[k].stat_sn = 1000 * (k + 1);
-	iscsi_ini_up(p.i, k);
-}
-
-/* Takes the login of connection k; keys: what is answered. */
-static void let_in(unsigned k, bool digests, const char *keys, uint32_t len)
-{
-	const uint8_t *req;
-	uint8_t h[48] = { 0x23, 0x87 };
-
-	dial(k);
-	req = must_send(k, 0x03);
-	memcpy(h + 8, req + 8, 8);
-	put_be16(h + 14, 5);
-	memcpy(h + 16, req + 16, 4);
-	answer(k, h, keys, len, false);
-	p.w[k].stat_sn++;
-	p.w[k].digests = digests;
-}
-
-#define KEYS(s) s, sizeof(s)
-#define FURTHER "MaxRecvDataSegmentLength=1024\0HeaderDigest=CRC32C\0DataDigest=CRC32C"
-
-/* The leading login of a session. */
-static void let_first_in(unsigned level, unsigned conns)
-{
-	static const char rest[] = "InitialR2T=Yes\0ImmediateData=Yes\0MaxOutstandingR2T=1\0MaxRecvDataSegmentLength=1024\0"
-		"FirstBurstLength=1024\0DefaultTime2Wait=2\0DefaultTime2Retain=10\0HeaderDigest=CRC32C\0DataDigest=CRC32C";
-	char keys[400];
-	size_t n = (size_t)snprintf(keys, sizeof(keys), "ErrorRecoveryLevel=%u", level) + 1;
-
-	n += (size_t)snprintf(keys + n, sizeof(keys) - n, "MaxConnections=%u", conns) + 1;
-	memcpy(keys + n, rest, sizeof(rest));
-	let_in(0, true, keys, (uint32_t)(n + sizeof(rest)));
-}
-
-static void begin(unsigned level, unsigned conns, uint64_t retry_ns)
-{
-	struct iscsi_ini_conf c;
-
-	iscsi_ini_free(p.i);
-	memset(&p, 0, sizeof(p));
-	iscsi_ini_conf_defaults(&c);
-	iscsi_ini_conf_level(&c, level);
-	c.initiator = "iqn.2020-01.test:i";
-	c.target = "iqn.2020-01.test:t";
-	c.first_cmd_sn = p.exp_cmd_sn = 7;
-	c.connections = conns;
-	c.retry_ns = retry_ns;
-	c.cid = 20;
-	c.nop_ns = 100 * S;
-	c.offer.time2retain = 20;
-	c.offer.header_digest = c.offer.data_digest = true;
-	p.max_cmd_sn = 100;
-	p.now = S;
-	p.i = iscsi_ini_new(&c);
-	assert_non_null(p.i);
-	let_first_in(level, conns);
-	must_tell(INI_EV_LOGGED_IN);
-	for (unsigned k = 1; k < conns; k++) {
-		let_in(k, true, KEYS(FURTHER));
-		assert_int_equal(must_tell(INI_EV_JOINED).conn, k);
-	}
-}
-
-static struct iscsi_ini_cmd *submit(struct iscsi_ini_cmd *c)
-{
-	assert_int_equal(iscsi_ini_cmd(p.i, c), 0);
-	return c;
-}
-
-static uint8_t from[8 * UNIT], in[8 * UNIT];
-
-static void fill_from(void)
-{
-	for (unsigned k = 0; k < sizeof(from); k++)
-		from[k] = (uint8_t)(k * 7 + k / 251);
-	memset(in, 0, sizeof(in));
-}
-
-static struct iscsi_ini_cmd read_units(unsigned n)
-{
-	return (struct iscsi_ini_cmd){ .cdb = { 0x28 }, .attr = 1, .in = in, .in_len = n * UNIT };
-}
-
-/* --- answers of the target --- */
-
-static void data_in(unsigned k, const uint8_t *cmd, uint32_t sn, uint8_t flags, bool spoil)
-{
-	uint8_t h[48] = { 0x25, flags };
-
-	memcpy(h + 16, cmd + 16, 4);
-	put_be32(h + 20, flags & DATA_ACK ? 0xabcd : ISCSI_NO_TAG);
-	put_be32(h + 36, sn);
-	put_be32(h + 40, sn * UNIT);
-	answer(k, h, from + sn * UNIT, UNIT, spoil);
-	p.w[k].stat_sn += flags & DATA_STATUS_VALID;
-}
-
-static void respond_at(unsigned k, uint32_t stat_sn, const uint8_t *cmd, uint32_t exp_data_sn)
-{
-	uint32_t now = p.w[k].stat_sn;
-	uint8_t h[48] = { 0x21, 0x80 };
-
-	memcpy(h + 16, cmd + 16, 4);
-	put_be32(h + 36, exp_data_sn);
-	p.w[k].stat_sn = stat_sn;
-	answer(k, h, NULL, 0, false);
-	p.w[k].stat_sn = now;
-}
-
-static void respond(unsigned k, const uint8_t *cmd, uint32_t exp_data_sn)
-{
-	respond_at(k, p.w[k].stat_sn, cmd, exp_data_sn);
-	p.w[k].stat_sn++;
-}
-
-static void r2t(unsigned k, const uint8_t *cmd, uint32_t sn, uint32_t off, uint32_t len)
-{
-	uint8_t h[48] = { 0x31, 0x80 };
-
-	memcpy(h + 16, cmd + 16, 4);
-	put_be32(h + 20, 0x77 + sn);
-	put_be32(h + 36, sn);
-	put_be32(h + 40, off);
-	put_be32(h + 44, len);
-	answer(k, h, NULL, 0, false);
-}
-
-static void tmf_rsp(unsigned k, const uint8_t *req, uint8_t response)
-{
-	uint8_t h[48] = { 0x22, 0x80, response };
-
-	memcpy(h + 16, req + 16, 4);
-	answer(k, h, NULL, 0, false);
-	p.w[k].stat_sn++;
-}
-
-static void logout_rsp(unsigned k, const uint8_t *req, uint8_t response)
-{
-	uint8_t h[48] = { 0x26, 0x80, response };
-
-	memcpy(h + 16, req + 16, 4);
-	answer(k, h, NULL, 0, false);
-	p.w[k].stat_sn++;
-}
-
-static void nop_in(unsigned k, const uint8_t *ping)
-{
-	uint8_t h[48] = { 0x20, 0x80 };
-
-	memcpy(h + 16, ping + 16, 4);
-	put_be32(h + 20, ISCSI_NO_TAG);
-	answer(k, h, NULL, 0, false);
-	p.w[k].stat_sn++;
-}
-
-static void check_snack(unsigned k, uint8_t type, uint32_t itt, uint32_t begin_run, uint32_t run)
-{
-	const uint8_t *h = must_send(k, 0x10);
-
-	assert_int_equal(h[1], 0x80 | type);
-	assert_int_equal(be32(h + 16), itt);
-	assert_int_equal(be32(h + 40), begin_run);
-	assert_int_equal(be32(h + 44), run);
-}
+#include "played_target.h"
 
 /* --- several connections --- */
 
@@ -627,6 +295,105 @@ static void test_reassign(void **state)
 	assert_int_equal(iscsi_ini_stats(p.i)->reassigned, 2);
 }
 
+/* Proves that the logout of a lost connection is made again where the connection that carried it is lost as well, before its
+ * answer (7.1.4.3), and that both connections' tasks go on. */
+static void test_logout_lost(void **state)
+{
+	struct iscsi_ini_cmd c[3] = { { .cdb = { 0 } }, { .cdb = { 0 } }, { .cdb = { 0 } } };
+	const uint8_t *h[3], *a, *b;
+
+	begin(2, 3, 0);
+	for (unsigned k = 0; k < 3; k++) {
+		submit(&c[k]);
+		h[k] = must_send(k, 0x01);
+	}
+	p.exp_cmd_sn = 10;
+	lose(0);
+	must_send(1, 0x06);
+	lose(1);
+	a = must_send(2, 0x06);
+	b = must_send(2, 0x06);
+	assert_int_equal(be16(a + 20), 20);
+	assert_int_equal(be16(b + 20), 21);
+	logout_rsp(2, a, 1);                               /* that it had arrived does not matter */
+	logout_rsp(2, b, 0);
+	pass(2 * S);
+	a = must_send(2, 0x02);
+	b = must_send(2, 0x02);
+	assert_int_equal(be32(a + 20), c[0].itt);
+	assert_int_equal(be32(b + 20), c[1].itt);
+	tmf_rsp(2, a, TMF_RSP_COMPLETE);
+	tmf_rsp(2, b, TMF_RSP_COMPLETE);
+	for (unsigned k = 0; k < 3; k++) {
+		respond(2, h[k], 0);
+		assert_ptr_equal(must_tell(INI_EV_CMD).cmd, &c[k]);
+		assert_int_equal(c[k].error, 0);
+	}
+}
+
+/* Proves that "task still allegiant" is no reason to give the session up: the task is asked for again (7.2.2), and one that answers
+ * a copy of the request waits for the answer before it, which got lost. */
+static void test_reassign_again(void **state)
+{
+	struct iscsi_ini_cmd a = { .cdb = { 0 } };
+	const uint8_t *h, *req;
+
+	begin(2, 2, 0);
+	submit(&a);
+	h = must_send(0, 0x01);
+	p.exp_cmd_sn = 8;
+	lose(0);
+	logout_rsp(1, must_send(1, 0x06), 0);
+	pass(2 * S);
+	tmf_rsp(1, must_send(1, 0x02), TMF_RSP_ALLEGIANT);
+	pass(0);
+	must_send_pings(1);
+	pass(2 * S);
+	req = must_send(1, 0x02);
+	assert_int_equal(be32(req + 20), a.itt);
+	p.w[1].stat_sn++;                                  /* the answer, lost */
+	tmf_rsp(1, req, TMF_RSP_ALLEGIANT);
+	must_send(1, 0x10);
+	p.w[1].stat_sn -= 2;
+	tmf_rsp(1, req, TMF_RSP_COMPLETE);
+	p.w[1].stat_sn++;
+	respond(1, h, 0);
+	assert_ptr_equal(must_tell(INI_EV_CMD).cmd, &a);
+	assert_int_equal(a.error, 0);
+}
+
+/* Proves that a command of a connection that has come back by a login waits for what this connection says of ExpCmdSN: another may
+ * still bring a PDU from before, and what was counted would be sent again, in vain (7.2.1, 7.2.2). */
+static void test_reinstate_unsure(void **state)
+{
+	struct iscsi_ini_cmd a = { .cdb = { 0 } }, b = { .cdb = { 0 } };
+	const uint8_t *h;
+
+	begin(2, 2, 0);
+	submit(&a);
+	submit(&b);
+	must_send(0, 0x01);
+	must_send(1, 0x01);
+	lose(0);
+	lose(1);
+	pass(2 * S);
+	let_in(0, true, KEYS(FURTHER));
+	must_tell(INI_EV_JOINED);
+	let_in(1, true, KEYS(FURTHER));
+	must_tell(INI_EV_JOINED);
+	pass(0);
+	h = must_send(0, 0x00);
+	nop_in(1, must_send(1, 0x00));                     /* made before the login of the other */
+	pass(0);
+	must_send_pings(1);
+	assert_int_equal(be32(must_send(0, 0x01) + 16), b.itt);
+	must_send_pings(0);
+	p.exp_cmd_sn = 8;
+	nop_in(0, h);
+	pass(0);
+	assert_int_equal(be32(must_send(1, 0x02) + 20), a.itt);
+}
+
 /* Proves that the only connection comes back by a login with its TSIH and CID after Time2Wait (6.3.4), and that a task the
  * target does not know any more is issued anew where that is harmless and fails where it is not. */
 static void test_reinstate_connection(void **state)
@@ -830,7 +597,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_connections), cmocka_unit_test(test_data_snack), cmocka_unit_test(test_data_tail),
 		cmocka_unit_test(test_status_snack), cmocka_unit_test(test_command_retry), cmocka_unit_test(test_r2t),
-		cmocka_unit_test(test_reassign), cmocka_unit_test(test_reinstate_connection),
+		cmocka_unit_test(test_reassign), cmocka_unit_test(test_logout_lost),
+		cmocka_unit_test(test_reassign_again), cmocka_unit_test(test_reinstate_unsure), cmocka_unit_test(test_reinstate_connection),
 		cmocka_unit_test(test_recovery_fails), cmocka_unit_test(test_session_anew), cmocka_unit_test(test_async_logout),
 		cmocka_unit_test(test_async_others),
 	};

@@ -229,6 +229,35 @@ static void test_reassign_read(void **state)
 	close_all();
 }
 
+/* A command ahead of its turn on a connection that another logs out is never counted: its copy on that other one is, even before
+ * the socket is gone (7.2.2, 4.2.2.1: the ExpCmdSN of the answer to the logout is what the initiator goes by). */
+static void test_logout_held(void **state)
+{
+	uint8_t first[48], second[48], cdb[16];
+
+	SESSION(LEVEL2);
+	JOIN(1, "");
+	cdb_rw(cdb, 0x2a, 0, 512);
+	d.cmd_sn = d.session->exp_cmd_sn;
+	e.cmd_sn = d.cmd_sn + 1;
+	duplex_cmd(&d, first, FLAG_FINAL | CMD_WRITE, 512, cdb);
+	duplex_cmd(&e, second, FLAG_FINAL | CMD_WRITE, 512, cdb);
+	put_be32(second + BHS_ITT, 0x4711);
+	duplex_send(&e, second, big, 512);
+	none(&e);
+	assert_int_equal(logout(&d, FOR_RECOVERY, 1, 0), 0);
+	duplex_send(&d, first, big, 512);
+	expect_good(&d, be32(first + BHS_ITT));
+	assert_int_equal(d.session->exp_cmd_sn, be32(second + BHS_CMD_SN));
+	duplex_send(&d, second, big, 512);
+	expect_good(&d, 0x4711);
+	duplex_drop(&e);
+	duplex_run(&d);
+	assert_int_equal(d.session->nlost, 0);
+	none(&d);
+	close_all();
+}
+
 /* Segments of another length on the new connection; everything acknowledged: only the status; a value that makes no sense is
  * ignored (11.5.6). */
 static void test_reassign_segments(void **state)
@@ -603,7 +632,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order), cmocka_unit_test(test_allegiance), cmocka_unit_test(test_reassign_read),
-		cmocka_unit_test(test_reassign_segments), cmocka_unit_test(test_reassign_write),
+		cmocka_unit_test(test_reassign_segments), cmocka_unit_test(test_logout_held), cmocka_unit_test(test_reassign_write),
 		cmocka_unit_test(test_reinstate_acks), cmocka_unit_test(test_not_kept), cmocka_unit_test(test_expiry),
 		cmocka_unit_test(test_session_logout),
 		cmocka_unit_test(test_level_one), cmocka_unit_test(test_storm), cmocka_unit_test(test_abort_lost),
