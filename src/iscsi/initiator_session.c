@@ -605,6 +605,7 @@ uint64_t ini_session_tick(struct iscsi_ini *i)
 	if (i->state != INI_UP || !i->orphan_end_ns)
 		return UINT64_MAX;
 	if (list_empty(&i->orphans)) {
+		ini_tmf_resend(i); /* those whose task has come to rest */
 		i->orphan_ns = i->orphan_end_ns = 0;
 		return UINT64_MAX;
 	}
