@@ -307,8 +307,10 @@ static void cmd_end(struct client *c, struct cmd *k)
 	} else if (k->ini.response == 0 && k->ini.status == GOOD) {
 		cmd_good(c, k);
 	} else if (refused(k)) {
+		/* A reset may have ended a first issue of it in the middle; this was a second one, made when its task was gone
+		 * after the loss of its connection. */
 		if (is_write(k))
-			model_write_end(k->id, k->lba, k->n, WRITE_NEVER);
+			model_write_end(k->id, k->lba, k->n, k->sent_ns <= reset_ns ? WRITE_MAYBE : WRITE_NEVER);
 		if (sense_key(k) != KEY_MISCOMPARE || k->kind != SWAP)
 			again(c, k);
 	} else {
