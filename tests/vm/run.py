@@ -60,8 +60,7 @@ def initiator(rep, target, names, loop, limit):
             os.mkdir(d + "/tenv")
             with open(d + "/tenv/env", "w") as f:
                 f.write(subprocess.run([adapter, "env"], env=e, capture_output=True, text=True).stdout)
-            r = guest(["-m", "1024", "-d", HERE + "/lib", "-d", HERE + "/scenarios", "-d", d + "/tenv",
-                       "-d", os.path.join(h.ROOT, "dist", "multipath"), "-k", adapter,
+            r = guest(["-m", "1024", "-d", HERE + "/lib", "-d", HERE + "/scenarios", "-d", d + "/tenv", "-k", adapter,
                        HERE + "/lib/guest-main.sh", *names], {**env, "VM_PORTS": ports}, limit)
             keep(f"vm-{pre.strip('/') or 'auto'}.log", r.stdout)
             show(rep, r.stdout, pre)
