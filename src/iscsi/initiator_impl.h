@@ -174,6 +174,7 @@ struct iscsi_ini {
 	struct list           orphans;      /* have lost their connection, level 2 */
 	struct list           done;
 	struct ini_tmf        tmf[INI_TMF_MAX];
+	bool                  tmf_waits;    /* some have no connection: for their task's, or for any */
 
 	/* events */
 	struct list           events;

@@ -598,25 +598,35 @@ static uint64_t down_tick(struct iscsi_ini *i)
 	return UINT64_MAX;
 }
 
-uint64_t ini_session_tick(struct iscsi_ini *i)
+static uint64_t orphans_tick(struct iscsi_ini *i)
 {
-	if (i->state == INI_DOWN)
-		return down_tick(i);
-	if (i->state != INI_UP || !i->orphan_end_ns)
+	if (!i->orphan_end_ns)
 		return UINT64_MAX;
 	if (list_empty(&i->orphans)) {
-		ini_tmf_resend(i); /* those whose task has come to rest */
 		i->orphan_ns = i->orphan_end_ns = 0;
 		return UINT64_MAX;
 	}
 	resume(i);
 	if (i->now_ns < i->orphan_ns)
 		return i->orphan_ns;
-	ini_tmf_resend(i);
 	if (i->now_ns < i->orphan_end_ns)
 		return MIN(i->orphan_end_ns, i->now_ns + i->conf.probe_ns);
 	ini_session_lost(i, "its connections could not be recovered in time");
 	return UINT64_MAX;
+}
+
+uint64_t ini_session_tick(struct iscsi_ini *i)
+{
+	uint64_t next;
+
+	if (i->state == INI_DOWN)
+		return down_tick(i);
+	if (i->state != INI_UP)
+		return UINT64_MAX;
+	next = orphans_tick(i);
+	if (i->tmf_waits && i->state == INI_UP)
+		ini_tmf_resend(i);
+	return i->tmf_waits ? MIN(next, i->now_ns + i->conf.probe_ns) : next;
 }
 
 static uint64_t alive_tick(struct ini_conn *c)

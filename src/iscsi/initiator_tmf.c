@@ -211,8 +211,10 @@ void ini_tmf_lost(struct ini_conn *c)
 		if (!t->used || t->conn != c)
 			continue;
 		t->conn = NULL;
-		if (t->function != TMF_REASSIGN)
+		if (t->function != TMF_REASSIGN) {
+			c->i->tmf_waits = true;
 			continue;
+		}
 		t->used = false;
 		if (!t->ref)
 			continue;
@@ -223,12 +225,17 @@ void ini_tmf_lost(struct ini_conn *c)
 
 void ini_tmf_resend(struct iscsi_ini *i)
 {
+	i->tmf_waits = false;
 	for (unsigned k = 0; k < INI_TMF_MAX; k++) {
 		struct ini_tmf *t = &i->tmf[k];
 		struct ini_conn *c = t->ref ? t->ref->conn : ini_any(i);
 
-		if (!t->used || t->conn || !c || c->state != CONN_FFP || (t->ref && t->ref->orphan))
+		if (!t->used || t->conn)
 			continue;
+		if (!c || c->state != CONN_FFP || (t->ref && t->ref->orphan)) {
+			i->tmf_waits = true;
+			continue;
+		}
 		if (!t->ref && (t->function == TMF_ABORT_TASK || t->function == TMF_QUERY_TASK)) {
 			t->used = false;
 			ini_event(c, INI_EV_TMF, TMF_RSP_NO_TASK, 0, NULL, 0, t->ctx);
