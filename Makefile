@@ -9,7 +9,7 @@ SEEDS   ?= 20000
 export LISTEN
 
 .DEFAULT_GOAL := all
-.PHONY: all help serve check check-long fuzz sim-long vm bench faults install clean distclean deps
+.PHONY: all help serve check check-long fuzz sim-long recovery-long vm bench faults install clean distclean deps
 
 all: deps $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -29,6 +29,7 @@ help:
 #: make check-long the same with long simulation, fuzzing and all guest scenarios
 #: make fuzz       libFuzzer on every target (FUZZ_SECONDS=60 each)
 #: make sim-long   many more simulated seeds (SEEDS=20000)
+#: make recovery-long  thousands of faults between initiator and server, over the wire (FAULTS=500 of each kind and direction)
 #: make vm         a real Linux initiator in a QEMU guest: all scenarios
 #: make bench      side by side with a lower bound and tgt
 #: make faults     plant twenty faults, list which test catches each (docs/faults.md)
@@ -53,6 +54,10 @@ fuzz:
 sim-long:
 	@tools/deps.sh build test
 	@LUNETTE_SIM_SEEDS=$(SEEDS) tests/run sim
+
+recovery-long: all
+	@for level in 1 2; do LUNETTED=$(BUILD)/src/lunetted/lunetted tests/system/recovery.py --level $$level \
+		--faults $(or $(FAULTS),500) || exit 1; done
 
 vm:
 	@tools/deps.sh build test vm
