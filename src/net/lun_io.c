@@ -342,6 +342,10 @@ static int good(struct lun_req *q)
 	}
 	if (q->io->req.op == BLK_READ && q->cmd.in_got != q->len)
 		return -EIO;
+	if (q->io->req.op == BLK_WRITE && (q->cmd.underflow || q->cmd.overflow)) { /* GOOD, but not all of it was taken */
+		log_error("remote disk error disk=%s command=%02xh residual=%u", l->shown, q->cmd.cdb[0], q->cmd.resid);
+		return -EIO;
+	}
 	if (q->io->req.op == BLK_READ)
 		copy(q->io, q->off, q->buf, q->len, false);
 	else if (q->io->req.op == BLK_MAP)
