@@ -221,7 +221,7 @@ size_t isns_tx(struct isns *i, const uint8_t **ret)
 		i->lent = next;
 		i->sent = i->out.len = 0;
 	}
-	*ret = i->lent.p + i->sent;
+	*ret = i->lent.p ? i->lent.p + i->sent : NULL;
 	return i->lent.len - i->sent;
 }
 
