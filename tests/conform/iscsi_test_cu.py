@@ -36,7 +36,8 @@ NOT_ON = {"GetLBAStatus.UnmapSingle": ("file", "512e", "removable", "ro"), "Prou
 # These write 512 bytes as one block, whatever the block is: a part of one of 4096, which we refuse.
 NOT_ON |= {f"ProutReserve.Access{t}": ("4096",) for t in ("EA", "WE", "EARO", "WERO", "EAAR", "WEAR")}
 # What a test says when the LUN is not of its kind: the profile that has such a LUN.
-NEEDS = {"not removable": "removable", "Media is not": "removable", "not write-protected": "ro", "LBPPB < 2": "512e"}
+NEEDS = {"not removable": "removable", "Media is not": "removable", "not write-protected": "ro", "LBPPB < 2": "512e",
+         "WRITEATOMIC16 is not implemented": "thin"}
 # build, loop: profiles. The first column of a run's names.
 CONFIGS = {
     "release-uring": ("release", "uring", list(PROFILES)),
