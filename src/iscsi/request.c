@@ -73,6 +73,8 @@ static enum logout_response logout(struct iscsi_conn *c, enum logout_reason reas
 	}
 	if (reason == FOR_RECOVERY && s->params.erl < 2)
 		return LOGOUT_NO_RECOVERY;
+	if (o && o != c && o->logged_out && !o->for_recovery)
+		return LOGOUT_NO_CID; /* it is gone for the initiator, though its socket may still be closing */
 	if (!o)
 		return lost_logout(s, cid, reason == FOR_RECOVERY, exp_stat_sn) ? LOGOUT_OK : LOGOUT_NO_CID;
 	o->logged_out = true;
